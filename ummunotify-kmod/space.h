@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * An address space that is watched: one MMU notifier, however many files.
+ */
+#ifndef _UMMUNOTIFY_SPACE_H
+#define _UMMUNOTIFY_SPACE_H
+
+#include <linux/fs.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/wait.h>
+
+#include "core.h"
+
+/**
+ * struct umn_space - a watched address space
+ * @notifier: the MMU notifier; holds the mm_struct, never the memory
+ * @lock: a leaf; protects everything below but the wait queues, and the
+ *	watchers of all files
+ * @core: the regions
+ * @files: the open files
+ * @nr_files: how many
+ * @readable: readers and pollers
+ * @settled: waiters for invalidations in flight and for paused passes
+ *
+ * Callbacks take @lock from reclaim, so nothing is allocated under it; and
+ * nothing is woken or signalled under it either.
+ */
+struct umn_space {
+	struct mmu_notifier	notifier;
+	spinlock_t		lock;
+	struct umn_core		core;
+	struct list_head	files;
+	unsigned int		nr_files;
+	wait_queue_head_t	readable;
+	wait_queue_head_t	settled;
+};
+
+/**
+ * struct umn_file - an open file
+ * @watcher: its regions and events
+ * @space: the address space that opened it
+ * @node: node in umn_space.files
+ * @page: holds the counter
+ * @async: who wants SIGIO
+ * @reading: held from taking events to handing them over
+ * @used: too late for UMMUNOTIFY_EXCHANGE_FEATURES
+ * @rcu: callbacks look for SIGIO receivers under RCU
+ */
+struct umn_file {
+	struct umn_watcher	watcher;
+	struct umn_space	*space;
+	struct list_head	node;
+	struct page		*page;
+	struct fasync_struct	*async;
+	struct mutex		reading;
+	bool			used;
+	struct rcu_head		rcu;
+};
+
+struct umn_space *umn_space_get(void);
+void umn_space_put(struct umn_space *space);
+int umn_space_add(struct umn_space *space, struct umn_file *file,
+		  unsigned int max_files);
+void umn_space_del(struct umn_space *space, struct umn_file *file);
+bool umn_space_is_current(const struct umn_space *space);
+int umn_space_wait_unpaused(struct umn_space *space);
+int umn_space_wait_inflight(struct umn_space *space, unsigned long start,
+			    unsigned long last, u64 seq);
+void umn_space_wake_readers(struct umn_space *space);
+
+#endif /* _UMMUNOTIFY_SPACE_H */
