@@ -1,0 +1,91 @@
+//! What can go wrong, and the way out.
+
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+/// Why a call on the device failed.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such device (ENOENT, ENODEV, ENXIO).
+    #[error("{} does not exist: is the module loaded? (modprobe ummunotify)", path.display())]
+    NotFound {
+        /// The device that was opened.
+        path: PathBuf,
+    },
+    /// The device exists, and this user may not open it (EACCES, EPERM).
+    #[error(
+        "no permission to open {}: install the udev rule 70-ummunotify.rules, \
+         which lets every user watch their own memory, then run \
+         `udevadm control --reload && udevadm trigger --name-match=ummunotify`",
+        path.display()
+    )]
+    PermissionDenied {
+        /// The device that was opened.
+        path: PathBuf,
+    },
+    /// The address space has as many files of this device open as the module allows (EMFILE).
+    #[error(
+        "{} is open too many times in this process or system ({errno}): \
+         share one Device, or raise the module's parameter max_files",
+        path.display()
+    )]
+    TooManyFiles {
+        /// The device that was opened.
+        path: PathBuf,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// The file watches as many ranges as the module allows (ENOSPC).
+    #[error(
+        "cannot watch {start:#x}..{end:#x}: this file watches as many ranges as it may \
+         (raise /sys/module/ummunotify/parameters/max_regions, or unregister some)"
+    )]
+    TooManyRegions {
+        /// First address of the range.
+        start: u64,
+        /// First address after the range.
+        end: u64,
+    },
+    /// The range wraps around the end of the address space.
+    #[error("{len} bytes at {start:#x} wrap around the end of the address space")]
+    RangeWraps {
+        /// First address of the range.
+        start: usize,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The cookie already names a range on this file (EINVAL).
+    #[error("cookie {cookie:#x} already names a range: unregister it first, or choose another")]
+    CookieInUse {
+        /// The cookie.
+        cookie: u64,
+    },
+    /// No range on this file has this cookie (EINVAL).
+    #[error("no range is registered under cookie {cookie:#x}")]
+    UnknownCookie {
+        /// The cookie.
+        cookie: u64,
+    },
+    /// The caller is not in the address space that opened the device (EPERM): a forked child, or a
+    /// process that was handed the file.
+    #[error("the device was opened by another process: open it again after fork")]
+    ForeignProcess,
+    /// The kernel sent an event that the 2009 interface does not have.
+    #[error(
+        "the kernel sent an event of unknown type {kind}: is another module behind the device?"
+    )]
+    UnknownEvent {
+        /// The event's `type`.
+        kind: u32,
+    },
+    /// Any other failure of a system call.
+    #[error("{call} on the ummunotify device failed: {errno}")]
+    System {
+        /// The call.
+        call: &'static str,
+        /// What it failed with.
+        errno: Errno,
+    },
+}

@@ -1,0 +1,107 @@
+//! The kernel interface: `ummunotify-kmod/include/uapi/linux/ummunotify.h` in Rust. All of this
+//! crate's unsafe code is here.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+/// `struct ummunotify_register_ioctl`
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct RegisterIoctl {
+    pub start: u64,
+    pub end: u64,
+    pub user_cookie: u64,
+    pub flags: u32,
+    pub reserved: u32,
+}
+
+/// `struct ummunotify_event`
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawEvent {
+    pub kind: u32,
+    pub flags: u32,
+    pub hint_start: u64,
+    pub hint_end: u64,
+    pub user_cookie_counter: u64,
+}
+
+/// `UMMUNOTIFY_EVENT_TYPE_INVAL`
+pub(crate) const EVENT_INVAL: u32 = 0;
+/// `UMMUNOTIFY_EVENT_TYPE_LAST`
+pub(crate) const EVENT_LAST: u32 = 1;
+/// `UMMUNOTIFY_EVENT_FLAG_HINT`
+pub(crate) const EVENT_FLAG_HINT: u32 = 1;
+
+/// The size of an event as `read(2)` returns it, in bytes.
+pub(crate) const EVENT_SIZE: usize = size_of::<RawEvent>();
+
+const _: () = assert!(size_of::<RegisterIoctl>() == 32 && EVENT_SIZE == 32);
+
+nix::ioctl_write_ptr!(ioctl_register, b'U', 2, RegisterIoctl);
+nix::ioctl_write_ptr!(ioctl_unregister, b'U', 3, u64);
+
+/// `UMMUNOTIFY_REGISTER_REGION`
+pub(crate) fn register(file: &File, region: &RegisterIoctl) -> Result<(), Errno> {
+    // SAFETY: the kernel reads 32 bytes from `region`, a live reference to exactly that many, and
+    // keeps no pointer to them.
+    unsafe { ioctl_register(file.as_raw_fd(), region) }.map(drop)
+}
+
+/// `UMMUNOTIFY_UNREGISTER_REGION`
+pub(crate) fn unregister(file: &File, cookie: u64) -> Result<(), Errno> {
+    // SAFETY: the kernel reads 8 bytes from a live local, and keeps no pointer to it.
+    unsafe { ioctl_unregister(file.as_raw_fd(), &cookie) }.map(drop)
+}
+
+/// The page that the kernel counts in, mapped read-only.
+#[derive(Debug)]
+pub(crate) struct CounterPage {
+    counter: NonNull<AtomicU64>,
+    bytes: NonZeroUsize,
+}
+
+// SAFETY: the mapping is owned by this value, belongs to the process and not to a thread, and is
+// only ever read, by atomic loads.
+unsafe impl Send for CounterPage {}
+// SAFETY: as above.
+unsafe impl Sync for CounterPage {}
+
+impl CounterPage {
+    pub(crate) fn map(file: impl AsFd, bytes: NonZeroUsize) -> Result<CounterPage, Errno> {
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing in use.
+        let page =
+            unsafe { mmap(None, bytes, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) }?;
+        Ok(CounterPage { counter: page.cast(), bytes })
+    }
+
+    /// Loads the counter.
+    ///
+    /// An atomic load from read-only memory is only sure to be a plain load when it is relaxed
+    /// (`std::sync::atomic`, "Atomic accesses to read-only memory"), so the order comes from the
+    /// fence. It pairs with the kernel's increment, which the kernel makes before it changes a page
+    /// table entry: reads after this call see a world no older than the counter.
+    #[inline]
+    pub(crate) fn load(&self) -> u64 {
+        // SAFETY: `counter` points to the start of a mapping that lives as long as `self`, is
+        // page-aligned and at least eight bytes long. The kernel backs it with a page for as long
+        // as it is mapped (in a forked child, with a page of ones).
+        let value = unsafe { self.counter.as_ref() }.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        value
+    }
+}
+
+impl Drop for CounterPage {
+    fn drop(&mut self) {
+        // SAFETY: `map` made exactly this mapping, and no reference to it outlives `self`. The call
+        // can only fail for arguments that are not a mapping's.
+        let _ = unsafe { munmap(self.counter.cast(), self.bytes.get()) };
+    }
+}
