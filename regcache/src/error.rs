@@ -1,0 +1,114 @@
+//! What can go wrong, and the way out.
+
+use nix::errno::Errno;
+
+use crate::access::Access;
+use crate::monitor::MonitorError;
+use crate::range::AddressRange;
+
+/// Why the cache could not hand out a registration. After any error nothing new is cached and
+/// nothing stays pinned.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A registration of no bytes was asked for.
+    #[error("cannot register 0 bytes at {addr:#x}: pass the length of the buffer in bytes")]
+    EmptyRange {
+        /// The address.
+        addr: usize,
+    },
+    /// The range wraps around the end of the address space.
+    #[error("{len} bytes at {addr:#x} wrap around the end of the address space")]
+    RangeWraps {
+        /// The address.
+        addr: usize,
+        /// The length, in bytes.
+        len: usize,
+    },
+    /// Access rights that a cached registration cannot have.
+    #[error("cannot cache a registration with {flags:?}: register that memory without the cache")]
+    UnsupportedAccess {
+        /// The rights that are in the way.
+        flags: Access,
+    },
+    /// Access rights that are only had together with another.
+    #[error("{access:?} needs LOCAL_WRITE too (ibv_reg_mr(3))")]
+    NeedsLocalWrite {
+        /// The rights that were asked for.
+        access: Access,
+    },
+    /// Remote access was asked for in the safe function.
+    #[error(
+        "{access:?} lets a peer reach this memory at any time: \
+         use the unsafe get_or_register_remote and keep its promises"
+    )]
+    RemoteAccessIsUnsafe {
+        /// The rights that were asked for.
+        access: Access,
+    },
+    /// The memory is not mapped, or not writable while the access writes (EFAULT, EACCES).
+    #[error(
+        "cannot register {range} for {access:?}: not all of it is mapped, \
+         or it is read-only and the device would write to it ({errno})"
+    )]
+    NotAccessible {
+        /// The range that was to be registered.
+        range: AddressRange,
+        /// The access that was asked for.
+        access: Access,
+        /// What the registrar said.
+        errno: Errno,
+    },
+    /// No more memory can be pinned (ENOMEM), after everything idle was let go.
+    #[error(
+        "cannot pin {range} ({} bytes) with {pinned_bytes} bytes held by this cache{}: \
+         raise the limit (ulimit -l, LimitMEMLOCK=, /etc/security/limits.d) \
+         or drop guards that are no longer needed",
+        range.len(),
+        match memlock_limit {
+            Some(limit) => format!(" and a limit of {limit} bytes on locked memory"),
+            None => String::new(),
+        }
+    )]
+    CannotPin {
+        /// The range that was to be registered.
+        range: AddressRange,
+        /// What this cache holds pinned, in bytes.
+        pinned_bytes: u64,
+        /// `RLIMIT_MEMLOCK` of this process in bytes; `None` is unlimited.
+        memlock_limit: Option<u64>,
+    },
+    /// The registrar refused for another reason.
+    #[error("cannot register {range} for {access:?}: {errno}")]
+    Register {
+        /// The range that was to be registered.
+        range: AddressRange,
+        /// The access that was asked for.
+        access: Access,
+        /// What the registrar said.
+        errno: Errno,
+    },
+    /// The monitor cannot watch the range, so a registration of it could go stale unnoticed.
+    #[error("cannot watch {range}: {source}")]
+    Watch {
+        /// The pages that were to be watched.
+        range: AddressRange,
+        /// What the monitor said.
+        source: MonitorError,
+    },
+    /// The thread that was registering the same range panicked.
+    #[error("another thread panicked while it registered {range}; try again")]
+    Abandoned {
+        /// The range.
+        range: AddressRange,
+    },
+    /// The cache belongs to the parent process: registrations and watches are not inherited.
+    #[error("this cache belongs to the parent process: make a new one after fork")]
+    Forked,
+    /// A page that shows whether the process was forked could not be had.
+    #[error("cannot set up the detection of fork: {errno}")]
+    ForkDetection {
+        /// What the kernel said.
+        errno: Errno,
+    },
+}

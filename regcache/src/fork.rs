@@ -1,0 +1,87 @@
+//! Tells whether this process is the one that made a cache: one load, whatever way the process was
+//! cloned. The only unsafe code of the cache's core is here.
+//!
+//! One page is wiped by the kernel at fork (`MADV_WIPEONFORK`, madvise(2), Linux 4.14). It holds
+//! the number of this process; a child reads zero there, and takes a new number when it makes a
+//! cache of its own.
+
+use std::num::NonZeroUsize;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
+
+use crate::range::page_size;
+
+/// Remembers in which process it was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
+    present: &'static AtomicU64,
+    process: u64,
+}
+
+impl Owner {
+    /// This process.
+    pub(crate) fn current() -> Result<Owner, Errno> {
+        static PAGE: OnceLock<Result<&'static AtomicU64, Errno>> = OnceLock::new();
+        // Ordinary memory, so a child goes on from its parent's value and no two processes of a
+        // family have the same number.
+        static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+        let present = (*PAGE.get_or_init(wiped_at_fork))?;
+        // Relaxed: a number says nothing about other memory.
+        let number = LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
+        let process =
+            match present.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => number,
+                Err(process) => process,
+            };
+        Ok(Owner { present, process })
+    }
+
+    /// Whether the caller is in another process.
+    #[inline]
+    pub(crate) fn is_foreign(self) -> bool {
+        self.present.load(Ordering::Relaxed) != self.process
+    }
+}
+
+fn wiped_at_fork() -> Result<&'static AtomicU64, Errno> {
+    let bytes = NonZeroUsize::new(page_size()).ok_or(Errno::EINVAL)?;
+    let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing in use.
+    let page = unsafe { mmap_anonymous(None, bytes, prot, MapFlags::MAP_PRIVATE) }?;
+    // SAFETY: the advice is for exactly the mapping above, which nothing else knows of. It takes
+    // effect in children only.
+    unsafe { madvise(page, bytes.get(), MmapAdvise::MADV_WIPEONFORK) }?;
+    // SAFETY: the page is zeroed, aligned, never unmapped, and reached as an AtomicU64 only.
+    Ok(unsafe { page.cast::<AtomicU64>().as_ref() })
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
+    use super::*;
+
+    #[test]
+    fn a_child_is_foreign_and_can_own_anew() {
+        let owner = Owner::current().unwrap();
+        assert!(!owner.is_foreign());
+        // SAFETY: the child makes no call that could wait for another thread, and leaves by _exit.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let own = Owner::current().unwrap();
+                let good = owner.is_foreign() && !own.is_foreign();
+                // SAFETY: _exit(2) runs no code of this process any more.
+                unsafe { libc::_exit(if good { 0 } else { 1 }) }
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+                assert!(!owner.is_foreign());
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Finds the registration that covers a range.
+//!
+//! Within one class of access no indexed registration lies inside another: a wider one takes the
+//! place of those that it covers, and one that is covered is not added. So both the starts and the
+//! ends ascend, and the registration with the greatest start at or before an address is also the
+//! one that reaches farthest: one step in an ordered map decides, however ranges overlap.
+
+use std::collections::BTreeMap;
+
+use crate::access::Access;
+use crate::range::AddressRange;
+use crate::table::SlotId;
+
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    by_start: BTreeMap<(Access, usize), (usize, SlotId)>,
+}
+
+impl Index {
+    /// The registration with exactly this access that covers `range`.
+    pub(crate) fn covering(&self, access: Access, range: AddressRange) -> Option<SlotId> {
+        let ((found, _), (end, slot)) =
+            self.by_start.range(..=(access, range.start())).next_back()?;
+        (*found == access && *end >= range.end()).then_some(*slot)
+    }
+
+    /// Adds a registration, and returns those that it covers and replaces. Must not be called where
+    /// [`covering`](Index::covering) finds one already.
+    pub(crate) fn insert(
+        &mut self,
+        access: Access,
+        range: AddressRange,
+        slot: SlotId,
+    ) -> Vec<SlotId> {
+        debug_assert!(self.covering(access, range).is_none());
+        let covered: Vec<_> = self
+            .by_start
+            .range((access, range.start())..(access, range.end()))
+            .take_while(|(_, (end, _))| *end <= range.end())
+            .map(|((_, start), (_, slot))| (*start, *slot))
+            .collect();
+        for (start, _) in &covered {
+            self.by_start.remove(&(access, *start));
+        }
+        self.by_start.insert((access, range.start()), (range.end(), slot));
+        covered.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Removes a registration if it is the one that is indexed for its range.
+    pub(crate) fn remove(&mut self, access: Access, range: AddressRange, slot: SlotId) {
+        let key = (access, range.start());
+        if self.by_start.get(&key) == Some(&(range.end(), slot)) {
+            self.by_start.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: usize, end: usize) -> AddressRange {
+        AddressRange::new(start, end - start).unwrap()
+    }
+
+    #[test]
+    fn nested_intervals_do_not_hide_the_one_around_them() {
+        let mut index = Index::default();
+        let access = Access::empty();
+        index.insert(access, range(1, 100), 0);
+        // [50, 60) and [62, 64) are covered, so they never get in; the classic query then works.
+        assert_eq!(index.covering(access, range(50, 60)), Some(0));
+        assert_eq!(index.covering(access, range(70, 80)), Some(0));
+    }
+
+    #[test]
+    fn a_wider_registration_replaces_exactly_those_that_it_covers() {
+        let mut index = Index::default();
+        let access = Access::LOCAL_WRITE;
+        for (slot, (start, end)) in [(1, 4), (2, 6), (5, 8), (7, 12)].into_iter().enumerate() {
+            assert!(index.insert(access, range(start, end), slot as SlotId).is_empty());
+        }
+        assert_eq!(index.insert(access, range(2, 9), 4), [1, 2]);
+        assert_eq!(index.covering(access, range(3, 9)), Some(4));
+        assert_eq!(index.covering(access, range(1, 2)), Some(0));
+        assert_eq!(index.covering(access, range(8, 11)), Some(3));
+        assert_eq!(index.covering(access, range(8, 13)), None);
+        assert_eq!(index.covering(Access::empty(), range(3, 4)), None);
+    }
+
+    /// Against the obvious model, over all small ranges.
+    #[test]
+    fn agrees_with_a_linear_search() {
+        let mut seed = 7_u64;
+        let mut random = |n: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % n
+        };
+        for _ in 0..200 {
+            let mut index = Index::default();
+            let mut model: Vec<(AddressRange, SlotId)> = Vec::new();
+            for slot in 0..60 {
+                let start = 1 + random(30) as usize;
+                let new = range(start, start + 1 + random(12) as usize);
+                if random(4) == 0 && !model.is_empty() {
+                    let (gone, id) = model.swap_remove(random(model.len() as u64) as usize);
+                    index.remove(Access::empty(), gone, id);
+                } else if !model.iter().any(|(r, _)| r.covers(new)) {
+                    let mut covered: Vec<_> =
+                        model.iter().filter(|(r, _)| new.covers(*r)).map(|(_, s)| *s).collect();
+                    model.retain(|(r, _)| !new.covers(*r));
+                    model.push((new, slot));
+                    let mut replaced = index.insert(Access::empty(), new, slot);
+                    covered.sort();
+                    replaced.sort();
+                    assert_eq!(replaced, covered);
+                }
+                for start in 1..32 {
+                    for end in start + 1..34 {
+                        let query = range(start, end);
+                        let found = index.covering(Access::empty(), query);
+                        assert_eq!(
+                            found.is_some(),
+                            model.iter().any(|(r, _)| r.covers(query)),
+                            "{query} in {model:?}"
+                        );
+                        if let Some(slot) = found {
+                            assert!(model.iter().any(|(r, s)| *s == slot && r.covers(query)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Who tells that mappings changed.
+
+mod manual;
+#[cfg(feature = "ummunotify")]
+mod ummunotify;
+
+pub use manual::Manual;
+#[cfg(feature = "ummunotify")]
+pub use ummunotify::Ummunotify;
+
+use crate::range::AddressRange;
+
+/// Names one watch. The cache never uses a value twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cookie(pub u64);
+
+/// Why a monitor could not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum MonitorError {
+    /// The kernel module refused.
+    #[cfg(feature = "ummunotify")]
+    #[error(transparent)]
+    Ummunotify(#[from] ::ummunotify::Error),
+    /// As much is watched as can be.
+    #[error("{0} ranges are watched, and no more can be")]
+    TooManyWatches(usize),
+    /// Any other reason.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl MonitorError {
+    /// Whether watching something else no more would help.
+    pub fn is_limit(&self) -> bool {
+        match self {
+            #[cfg(feature = "ummunotify")]
+            MonitorError::Ummunotify(error) => {
+                matches!(error, ::ummunotify::Error::TooManyRegions { .. })
+            }
+            MonitorError::TooManyWatches(_) => true,
+            MonitorError::Other(_) => false,
+        }
+    }
+}
+
+/// A source of truth about changes to this process's mappings.
+///
+/// # Contract
+///
+/// The cache is as truthful as its monitor, so an implementation promises:
+///
+/// 1. Once [`watch`](Monitor::watch) has returned, memory that is pinned afterwards is the memory
+///    mapped then, or an event for that cookie follows.
+/// 2. [`generation`](Monitor::generation) has moved, as seen by any thread, before a mapping of a
+///    watched range changes. It never goes back.
+/// 3. [`drain`](Monitor::drain) reports every watch that was hit up to the generation it returns.
+/// 4. After [`unwatch`](Monitor::unwatch) the cookie is not reported by a drain that starts later.
+///
+/// The cache calls `drain` from one thread at a time, holds no lock of its own during `watch` and
+/// `unwatch`, and calls every method from any thread.
+pub trait Monitor: Send + Sync {
+    /// The present generation. This is on the path of every lookup: one load.
+    fn generation(&self) -> u64;
+
+    /// Watches the pages of `range`.
+    fn watch(&self, cookie: Cookie, range: AddressRange) -> Result<(), MonitorError>;
+
+    /// Stops watching.
+    fn unwatch(&self, cookie: Cookie) -> Result<(), MonitorError>;
+
+    /// Calls `invalid` for each watch that was hit, and returns a generation up to which every hit
+    /// has been reported. An error means that hits may have been lost: the cache then trusts nothing
+    /// that it holds, and caches nothing more.
+    fn drain(&self, invalid: &mut dyn FnMut(Cookie)) -> Result<u64, MonitorError>;
+}

@@ -1,0 +1,68 @@
+//! The kernel's word.
+
+use parking_lot::Mutex;
+use ummunotify::{Device, Event, EventBuffer};
+
+use super::{Cookie, Monitor, MonitorError};
+use crate::range::AddressRange;
+
+/// The kernel module: sees every change, whoever makes it and however.
+///
+/// Each cache needs one of its own, since events go to whoever reads them first.
+#[derive(Debug)]
+pub struct Ummunotify {
+    device: Device,
+    buffer: Mutex<EventBuffer>,
+}
+
+impl Ummunotify {
+    /// Opens `/dev/ummunotify`.
+    pub fn open() -> Result<Ummunotify, ummunotify::Error> {
+        Ok(Ummunotify::from(Device::open()?))
+    }
+
+    /// The device, to be polled: when it is readable, [`Cache::drain`](crate::Cache::drain) has
+    /// something to do.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+impl From<Device> for Ummunotify {
+    fn from(device: Device) -> Ummunotify {
+        Ummunotify { device, buffer: Mutex::new(EventBuffer::new()) }
+    }
+}
+
+impl Monitor for Ummunotify {
+    #[inline]
+    fn generation(&self) -> u64 {
+        self.device.generation()
+    }
+
+    fn watch(&self, cookie: Cookie, range: AddressRange) -> Result<(), MonitorError> {
+        Ok(self.device.register(range.start(), range.len(), cookie.0)?)
+    }
+
+    fn unwatch(&self, cookie: Cookie) -> Result<(), MonitorError> {
+        Ok(self.device.unregister(cookie.0)?)
+    }
+
+    fn drain(&self, invalid: &mut dyn FnMut(Cookie)) -> Result<u64, MonitorError> {
+        let mut buffer = self.buffer.lock();
+        loop {
+            // Loaded before the read: if that finds nothing, all up to here has been reported.
+            let before = self.device.generation();
+            let events = self.device.read(&mut buffer)?;
+            if events.len() == 0 {
+                return Ok(before);
+            }
+            for event in events {
+                match event {
+                    Event::Invalid(hit) => invalid(Cookie(hit.cookie)),
+                    Event::Last { generation } => return Ok(generation),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Who pins memory.
+
+#[cfg(feature = "io-uring")]
+mod io_uring;
+#[cfg(feature = "verbs")]
+mod verbs;
+
+#[cfg(feature = "io-uring")]
+pub use io_uring::{IoUring, IoUringError, IoUringRegion};
+#[cfg(feature = "verbs")]
+pub use verbs::{Verbs, VerbsError, VerbsRegion};
+
+use nix::errno::Errno;
+
+use crate::access::Access;
+use crate::range::AddressRange;
+
+/// The keys by which work requests name a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys {
+    /// Names the registration in this process's own work requests.
+    pub local: u32,
+    /// Names it in a peer's work requests.
+    pub remote: u32,
+}
+
+/// Pins memory for a device and lets it go.
+///
+/// The cache calls every method from any thread and holds no lock meanwhile.
+pub trait Registrar: Send + Sync {
+    /// A registration.
+    type Region: Send + Sync;
+
+    /// Pins `range`, long-term. `ENOMEM` makes the cache evict and try again.
+    fn register(&self, range: AddressRange, access: Access) -> Result<Self::Region, Errno>;
+
+    /// Unpins. After `Ok` the cache does not touch `region` again; after an error (`EBUSY` while a
+    /// memory window is bound) it calls again later.
+    fn deregister(&self, region: &Self::Region) -> Result<(), Errno>;
+
+    /// The keys of `region`.
+    fn keys(&self, region: &Self::Region) -> Keys;
+}

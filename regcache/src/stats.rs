@@ -1,0 +1,117 @@
+//! What the cache has done.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! statistics {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the cache was made, and what it holds now.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Registrations held now: cached, in the making, and stale but in use.
+            pub regions: u64,
+            /// Bytes of those.
+            pub bytes: u64,
+        }
+
+        /// The counts as they grow.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub $name: Counter,)*
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self, regions: u64, bytes: u64) -> Stats {
+                Stats { $($name: self.$name.get(),)* regions, bytes }
+            }
+        }
+    };
+}
+
+statistics! {
+    /// Lookups that found a registration.
+    hits,
+    /// Lookups that found none.
+    misses,
+    /// Lookups that waited for another thread to register the same memory.
+    joined,
+    /// Registrations made.
+    registrations,
+    /// Registrations undone.
+    deregistrations,
+    /// Registrations that were refused.
+    register_failures,
+    /// Deregistrations that were refused, to be tried again.
+    deregister_failures,
+    /// Cached registrations that became stale because a mapping changed.
+    stale,
+    /// Cached registrations that were evicted to make room.
+    evicted,
+    /// Registrations that were made again because of an event while they were pinned.
+    repinned,
+    /// Handed out uncached: larger than the cache may be.
+    uncached_too_large,
+    /// Handed out uncached: the cache is full, and all of it in use.
+    uncached_full,
+    /// Handed out uncached: events went on coming while the memory was pinned.
+    uncached_contested,
+    /// Handed out uncached: the registrar asked for memory that it was just registering.
+    uncached_reentered,
+    /// Handed out uncached: the monitor has failed, and is not trusted any more.
+    uncached_unmonitored,
+}
+
+/// One count.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        // Relaxed: a count says nothing about other memory.
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Stats {
+    /// The share of lookups that found a registration, 0 to 1; 0 before the first lookup.
+    pub fn hit_rate(&self) -> f64 {
+        match self.hits + self.misses {
+            0 => 0.0,
+            lookups => self.hits as f64 / lookups as f64,
+        }
+    }
+
+    /// Registrations that were handed out without being cached.
+    pub fn uncached(&self) -> u64 {
+        self.uncached_too_large
+            + self.uncached_full
+            + self.uncached_contested
+            + self.uncached_reentered
+            + self.uncached_unmonitored
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} hits, {} misses ({:.1} % hit); {} registered, {} stale, {} evicted, {} uncached; \
+             {} regions of {} bytes held",
+            self.hits,
+            self.misses,
+            100.0 * self.hit_rate(),
+            self.registrations,
+            self.stale,
+            self.evicted,
+            self.uncached(),
+            self.regions,
+            self.bytes
+        )
+    }
+}
