@@ -36,7 +36,7 @@ use crate::range::AddressRange;
 use crate::registrar::Registrar;
 use crate::request::Request;
 use crate::stats::{Counter, Counters, Stats};
-use crate::table::{Dead, Entry, Hit, Limits, SlotId, Table};
+use crate::table::{Dead, Entry, Hit, Limits, Published, SlotId, Table};
 
 /// How often memory is pinned before it is handed out uncached. Pinning may itself change the
 /// mapping (it breaks copy-on-write) and so raise an event; with the first pin held the second finds
@@ -292,7 +292,9 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
         held: &mut Option<Entry<R::Region>>,
     ) -> Result<Entry<R::Region>, Error> {
         loop {
-            match self.registrar.register(range, access) {
+            // SAFETY: remote access only comes from `get_or_register_remote`, whose caller made this
+            // very promise.
+            match unsafe { self.registrar.register(range, access) } {
                 Ok(region) => {
                     self.counters.registrations.add(1);
                     let keys = self.registrar.keys(&region);
@@ -455,7 +457,7 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
                 return Ok(cache.lend_uncached(pinned, &cache.counters.uncached_unmonitored));
             }
             match table.publish(slot, pinned) {
-                Ok((entry, replaced)) => {
+                Ok(Published { entry, replaced }) => {
                     drop(table);
                     if let Some(flight) = self.flight.take() {
                         flight.land(Ok(()));

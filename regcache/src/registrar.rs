@@ -32,7 +32,14 @@ pub trait Registrar: Send + Sync {
     type Region: Send + Sync;
 
     /// Pins `range`, long-term. `ENOMEM` makes the cache evict and try again.
-    fn register(&self, range: AddressRange, access: Access) -> Result<Self::Region, Errno>;
+    ///
+    /// # Safety
+    ///
+    /// Where `access` [is remote](Access::is_remote), a peer may reach the memory until the region
+    /// is deregistered: the caller makes sure that this breaks no promise that Rust relies on, as
+    /// for [`Cache::get_or_register_remote`](crate::Cache::get_or_register_remote). Other accesses
+    /// ask nothing of the caller.
+    unsafe fn register(&self, range: AddressRange, access: Access) -> Result<Self::Region, Errno>;
 
     /// Unpins. After `Ok` the cache does not touch `region` again; after an error (`EBUSY` while a
     /// memory window is bound) it calls again later.

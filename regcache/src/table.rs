@@ -216,7 +216,7 @@ impl<T> Table<T> {
         &mut self,
         id: SlotId,
         pinned: Entry<T>,
-    ) -> Result<(Arc<Entry<T>>, Vec<Dead<T>>), Entry<T>> {
+    ) -> Result<Published<T>, Entry<T>> {
         let State::Pending { dirty, .. } = self.slot(id).state else {
             unreachable!("a slot is pending until it is published");
         };
@@ -229,12 +229,12 @@ impl<T> Table<T> {
         if self.index.covering(entry.access, entry.range).is_some() {
             // Another thread has published a wider one meanwhile: this one serves its maker only.
             self.slot(id).state = State::Stale { entry: entry.clone() };
-            return Ok((entry, Vec::new()));
+            return Ok(Published { entry, replaced: Vec::new() });
         }
         let replaced = self.index.insert(entry.access, entry.range, id);
         self.slot(id).state = State::Valid { entry: entry.clone(), visited: false };
-        let dead = replaced.into_iter().filter_map(|id| self.retire(id)).collect();
-        Ok((entry, dead))
+        let replaced = replaced.into_iter().filter_map(|id| self.retire(id)).collect();
+        Ok(Published { entry, replaced })
     }
 
     /// Gives the pending registration a new name, so that events of its old one are no matter.
@@ -333,6 +333,13 @@ impl<T> Table<T> {
             self.free.push(id);
         }
     }
+}
+
+/// A registration that became valid, and those that it replaced and nobody holds.
+#[derive(Debug)]
+pub(crate) struct Published<T> {
+    pub entry: Arc<Entry<T>>,
+    pub replaced: Vec<Dead<T>>,
 }
 
 /// What an event did.

@@ -84,7 +84,7 @@ impl Recorder {
 impl Registrar for Recorder {
     type Region = u64;
 
-    fn register(&self, range: AddressRange, _access: Access) -> Result<u64, Errno> {
+    unsafe fn register(&self, range: AddressRange, _access: Access) -> Result<u64, Errno> {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
         (self.0.script)(range)?;
         let id = self.0.next.fetch_add(1, Ordering::SeqCst);

@@ -1,0 +1,178 @@
+//! Memory of every kind, and the system calls that change its mappings, made raw: no C library
+//! wrapper that a hook could see.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::ptr;
+
+use regcache::{AddressRange, page_size};
+
+/// Makes a system call, and panics with its name if it fails.
+#[macro_export]
+macro_rules! raw {
+    ($call:ident $(, $arg:expr)* $(,)?) => {
+        $crate::memory::system_call(
+            stringify!($call),
+            libc::$call,
+            &[$({ let arg = $arg; arg as usize }),*],
+        )
+    };
+}
+
+/// What [`raw!`] calls; every argument fills a register.
+pub fn system_call(name: &str, number: i64, args: &[usize]) -> usize {
+    let mut all = [0; 6];
+    all[..args.len()].copy_from_slice(args);
+    let [a, b, c, d, e, f] = all;
+    // SAFETY: the tests make system calls on memory that they mapped themselves and that no
+    // reference points into, and give buffers of the size that the call asks for.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    assert!(result >= 0, "{name}: {}", io::Error::last_os_error());
+    result as usize
+}
+
+const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+
+/// A mapping of whole pages that the test owns. It is unmapped at the end of the test's process
+/// only: some tests pull it away themselves.
+#[derive(Debug)]
+pub struct Memory {
+    /// Where it is.
+    pub range: AddressRange,
+    file: Option<File>,
+}
+
+impl Memory {
+    /// `pages` pages of private anonymous memory, written to, without huge pages.
+    pub fn anonymous(pages: usize) -> Memory {
+        let memory = Memory::map(pages * page_size(), ANONYMOUS, None);
+        memory.advise(libc::MADV_NOHUGEPAGE);
+        memory.fill(1);
+        memory
+    }
+
+    /// `pages` pages that no one has touched.
+    pub fn untouched(pages: usize) -> Memory {
+        let memory = Memory::map(pages * page_size(), ANONYMOUS, None);
+        memory.advise(libc::MADV_NOHUGEPAGE);
+        memory
+    }
+
+    /// One transparent huge page of 2 MiB, if the kernel gives one.
+    pub fn transparent_huge() -> Memory {
+        const HUGE: usize = 2 << 20;
+        let room = Memory::map(2 * HUGE, ANONYMOUS, None);
+        let start = room.range.start().next_multiple_of(HUGE);
+        let memory = Memory { range: AddressRange::new(start, HUGE).unwrap(), file: None };
+        memory.advise(libc::MADV_HUGEPAGE);
+        memory.fill(1);
+        memory
+    }
+
+    /// Private huge pages of 2 MiB from the pool.
+    pub fn hugetlb(count: usize) -> Memory {
+        let memory = Memory::map(count * (2 << 20), ANONYMOUS | libc::MAP_HUGETLB, None);
+        memory.fill(1);
+        memory
+    }
+
+    /// `pages` pages of a memfd, mapped shared.
+    pub fn shared(pages: usize) -> Memory {
+        let bytes = pages * page_size();
+        let name = c"regcache-test";
+        let fd = raw!(SYS_memfd_create, name.as_ptr(), 0);
+        // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+        let file = unsafe { File::from_raw_fd(fd as i32) };
+        file.set_len(bytes as u64).expect("ftruncate");
+        let memory = Memory::map(bytes, libc::MAP_SHARED, Some(file));
+        memory.fill(1);
+        memory
+    }
+
+    /// Memory that somebody else mapped.
+    pub fn at(addr: usize, len: usize) -> Memory {
+        let range = AddressRange::new(addr, len).unwrap().round_to_pages().unwrap();
+        Memory { range, file: None }
+    }
+
+    fn map(bytes: usize, flags: i32, file: Option<File>) -> Memory {
+        let fd = file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let addr = raw!(SYS_mmap, 0, bytes, RW, flags, fd, 0);
+        Memory { range: AddressRange::new(addr, bytes).unwrap(), file }
+    }
+
+    /// The memfd behind the memory.
+    pub fn file(&self) -> &File {
+        self.file.as_ref().expect("memory of a file")
+    }
+
+    /// Page `n` and the `count - 1` after it.
+    pub fn pages(&self, n: usize, count: usize) -> AddressRange {
+        AddressRange::new(self.range.start() + n * page_size(), count * page_size()).unwrap()
+    }
+
+    /// Writes `value` to the first byte of every page.
+    pub fn fill(&self, value: u8) {
+        for page in (self.range.start()..self.range.end()).step_by(page_size()) {
+            // SAFETY: the range is mapped writable, and no reference points into it.
+            unsafe { ptr::write_volatile(page as *mut u8, value) };
+        }
+    }
+
+    /// madvise(2) of all of it.
+    pub fn advise(&self, advice: i32) {
+        raw!(SYS_madvise, self.range.start(), self.range.len(), advice);
+    }
+
+    /// madvise(2), unless this kernel does not know the advice. Says whether it does.
+    pub fn advise_if_known(&self, advice: i32) -> bool {
+        // SAFETY: as in `raw!`.
+        let result = unsafe {
+            libc::syscall(libc::SYS_madvise, self.range.start(), self.range.len(), advice)
+        };
+        result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL)
+    }
+
+    /// munmap(2), past the C library.
+    pub fn unmap(&self) {
+        raw!(SYS_munmap, self.range.start(), self.range.len());
+    }
+
+    /// New private memory at the same address, which must be free.
+    pub fn map_again(&self) {
+        let flags = ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let addr = raw!(SYS_mmap, self.range.start(), self.range.len(), RW, flags, -1, 0);
+        assert_eq!(addr, self.range.start());
+        self.fill(2);
+    }
+
+    /// New private memory over the old.
+    pub fn map_over(&self) {
+        let flags = ANONYMOUS | libc::MAP_FIXED;
+        raw!(SYS_mmap, self.range.start(), self.range.len(), RW, flags, -1, 0);
+        self.fill(2);
+    }
+}
+
+/// Runs `body` in a forked child and waits for it; panics unless the child finished well.
+///
+/// The child may use memory and make system calls; it must not wait for another thread.
+pub fn in_child(body: impl FnOnce()) {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
+    // SAFETY: the child runs system calls only, and leaves by _exit.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Child => {
+            let good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_ok();
+            // SAFETY: _exit(2) runs no code of this process any more.
+            unsafe { libc::_exit(if good { 0 } else { 1 }) }
+        }
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).expect("waitpid");
+            assert_eq!(status, WaitStatus::Exited(child, 0), "the child failed");
+        }
+    }
+}
