@@ -6,29 +6,30 @@
 //! change by the kernel, and promises: **a lookup that happens after a mapping changed never
 //! returns a registration of the old pages, whoever changed it and however.**
 //!
-//! ```no_run
-//! use regcache::monitor::Ummunotify;
-//! use regcache::registrar::Verbs;
+//! This runs on any Linux machine: an io_uring pins as an RDMA device does, and the program itself
+//! tells of changes. With the kernel module, [`monitor::Ummunotify`] tells of all of them, and
+//! [`registrar::Verbs`] takes the place of the ring; the README shows that.
+//!
+//! ```
+//! use regcache::monitor::Manual;
+//! use regcache::registrar::IoUring;
 //! use regcache::{Access, Cache};
-//! # use std::{error::Error, ffi::c_void, ptr::NonNull};
 //!
-//! # fn post_send(addr: usize, len: usize, lkey: u32) -> Result<(), Box<dyn Error>> { Ok(()) }
-//! # fn wait_for_completion() -> Result<(), Box<dyn Error>> { Ok(()) }
-//! fn send_all(pd: NonNull<c_void>, messages: &[Vec<u8>]) -> Result<(), Box<dyn Error>> {
-//!     // SAFETY: the caller's `struct ibv_pd` outlives this function, and with it the cache.
-//!     let registrar = unsafe { Verbs::from_pd(pd)? };
-//!     let cache = Cache::builder(registrar, Ummunotify::open()?).build()?;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # if IoUring::new(1).is_err() { return Ok(()) } // a sandbox without io_uring
+//! let cache = Cache::builder(IoUring::new(64)?, Manual::new()).build()?;
+//! let buffer = vec![7_u8; 65536];
+//! let addr = buffer.as_ptr() as usize;
 //!
-//!     for message in messages {
-//!         let addr = message.as_ptr() as usize;
-//!         let mr = cache.get_or_register(addr, message.len(), Access::empty())?;
-//!         post_send(addr, message.len(), mr.lkey())?;
-//!         wait_for_completion()?;
-//!     } // dropping `mr` lets the registration go back to the cache
+//! let first = cache.get_or_register(addr, buffer.len(), Access::empty())?;
+//! let again = cache.get_or_register(addr + 100, 200, Access::empty())?;
+//! assert_eq!(first.lkey(), again.lkey());
 //!
-//!     println!("{}", cache.stats());
-//!     Ok(())
-//! }
+//! cache.monitor().invalidate(first.range()); // the mapping is about to change
+//! let new = cache.get_or_register(addr, buffer.len(), Access::empty())?;
+//! assert_ne!(first.lkey(), new.lkey());
+//! assert_eq!(cache.stats().stale, 1);
+//! # Ok(()) }
 //! ```
 //!
 //! # Parts
@@ -61,3 +62,8 @@ pub use error::Error;
 pub use guard::Guard;
 pub use range::{AddressRange, page_size};
 pub use stats::Stats;
+
+/// The examples of the README are compiled with the tests.
+#[cfg(all(doctest, feature = "ummunotify", feature = "verbs"))]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
