@@ -11,8 +11,8 @@ use common::{Recorder, TestCache, cache, page, pages};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use regcache::monitor::Manual;
-use regcache::{Access, Cache, Error};
+use regcache::monitor::{Cookie, Manual, Monitor, MonitorError};
+use regcache::{Access, AddressRange, Cache, Error};
 
 const RW: Access = Access::LOCAL_WRITE;
 
@@ -170,16 +170,23 @@ fn a_panic_in_the_registrar_lets_the_others_go() {
 
 #[test]
 fn a_child_is_refused_and_deregisters_nothing() {
-    let cache = cache();
+    let recorder = Recorder::default();
+    let cache = Cache::builder(recorder.clone(), Manual::new()).build().unwrap();
     let guard = cache.get_or_register(page(0), 8, RW).unwrap();
+    let stale = cache.get_or_register(page(1), 8, RW).unwrap();
+    cache.monitor().invalidate(pages(1, 1));
+    cache.drain().unwrap();
     // SAFETY: the child calls only code that refuses before it takes a lock, and leaves by _exit.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let refused = matches!(cache.get_or_register(page(0), 8, RW), Err(Error::Forked))
                 && matches!(cache.drain(), Err(Error::Forked))
                 && matches!(cache.flush(), Err(Error::Forked));
+            // The last guard of a stale registration, which the parent still holds.
+            drop(stale);
             drop(guard);
-            let same = cache.registrar().live() == 1;
+            drop(cache);
+            let same = recorder.live() == 2;
             // SAFETY: _exit(2) runs no code of this process any more.
             unsafe { libc::_exit(if refused && same { 0 } else { 1 }) }
         }
@@ -187,8 +194,44 @@ fn a_child_is_refused_and_deregisters_nothing() {
             assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
         }
     }
-    drop(guard);
+    drop((guard, stale));
+    assert_eq!(recorder.live(), 1);
     assert_eq!(cache.get_or_register(page(0), 8, RW).unwrap().lkey(), 1);
+}
+
+/// Reports the first cookie again and again, as an event does that was read before its watch ended.
+#[derive(Default)]
+struct Late {
+    manual: Manual,
+    first: OnceLock<Cookie>,
+}
+
+impl Monitor for Late {
+    fn generation(&self) -> u64 {
+        self.manual.generation()
+    }
+    fn watch(&self, cookie: Cookie, range: AddressRange) -> Result<(), MonitorError> {
+        self.first.get_or_init(|| cookie);
+        self.manual.watch(cookie, range)
+    }
+    fn unwatch(&self, cookie: Cookie) -> Result<(), MonitorError> {
+        self.manual.unwatch(cookie)
+    }
+    fn drain(&self, invalid: &mut dyn FnMut(Cookie)) -> Result<u64, MonitorError> {
+        self.first.get().copied().into_iter().for_each(&mut *invalid);
+        self.manual.drain(invalid)
+    }
+}
+
+#[test]
+fn a_late_event_does_not_hit_the_next_tenant_of_the_slot() {
+    let cache = Cache::builder(Recorder::default(), Late::default()).build().unwrap();
+    drop(cache.get_or_register(page(0), 8, RW).unwrap());
+    cache.flush().unwrap();
+    let next = cache.get_or_register(page(1), 8, RW).unwrap().lkey();
+    cache.drain().unwrap();
+    assert_eq!(cache.get_or_register(page(1), 8, RW).unwrap().lkey(), next);
+    assert_eq!(cache.stats().stale, 0);
 }
 
 /// Many threads look up, hold and check while others invalidate: no lookup that begins after an
