@@ -200,10 +200,12 @@ static __poll_t umn_poll(struct file *filp, struct poll_table_struct *wait)
 
 static long exchange_features(struct umn_file *file, u32 __user *arg)
 {
-	if (xchg(&file->used, true))
+	if (READ_ONCE(file->used))
 		return -EINVAL;
 	/* Nothing is ever granted here, so what was asked for is no matter. */
-	return put_user(0, arg);
+	if (put_user(0, arg))
+		return -EFAULT;
+	return xchg(&file->used, true) ? -EINVAL : 0;
 }
 
 static long register_region(struct umn_file *file,
