@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use regcache::{AddressRange, page_size};
 
@@ -99,7 +100,8 @@ impl Memory {
 
     fn map(bytes: usize, flags: i32, file: Option<File>) -> Memory {
         let fd = file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let addr = raw!(SYS_mmap, 0, bytes, RW, flags, fd, 0);
+        let addr = lonely_address(bytes);
+        raw!(SYS_mmap, addr, bytes, RW, flags | libc::MAP_FIXED_NOREPLACE, fd, 0);
         Memory { range: AddressRange::new(addr, bytes).unwrap(), file }
     }
 
@@ -154,6 +156,13 @@ impl Memory {
         raw!(SYS_mmap, self.range.start(), self.range.len(), RW, flags, -1, 0);
         self.fill(2);
     }
+}
+
+/// An address where the kernel places nothing unasked: what a test unmaps stays unmapped, whatever
+/// other threads do, and no two memories share a block of 2 MiB.
+fn lonely_address(bytes: usize) -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(64 << 30);
+    NEXT.fetch_add(bytes.next_multiple_of(2 << 20), Ordering::Relaxed)
 }
 
 /// Runs `body` in a forked child and waits for it; panics unless the child finished well.

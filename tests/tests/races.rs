@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use regcache::Access;
 use regcache_guest_tests::frames::is_stale;
@@ -26,6 +27,8 @@ fn remapping_against_lookups() {
     let mapped = parking_lot::RwLock::new(());
 
     thread::scope(|scope| {
+        // However this ends, the others end too.
+        let _stop = StopOnDrop(&stop);
         for _ in 0..3 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -52,14 +55,23 @@ fn remapping_against_lookups() {
             }
             // Let some lookups be judged in between, hits among them.
             let until = judged.load(Ordering::Relaxed) + 3;
+            let start = Instant::now();
             while judged.load(Ordering::Relaxed) < until {
+                assert!(start.elapsed() < Duration::from_secs(60), "no lookup was judged good");
                 thread::yield_now();
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let stats = cache.stats();
     println!("{} lookups judged; {stats}", judged.load(Ordering::Relaxed));
     assert!(stats.hits > CHANGES, "hits are what could be stale");
     assert!(stats.stale >= CHANGES / 2);
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -72,12 +72,10 @@ fn mmap_fixed_over() {
 #[test]
 fn mremap_away() {
     assert_caught(ANONYMOUS, |m| {
-        raw!(SYS_mremap, m.range.start(), m.range.len(), 2 * m.range.len(), libc::MREMAP_MAYMOVE);
-        // It moved unless there was room behind it.
-        let here = m.range.start();
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-        raw!(SYS_mmap, here, m.range.len(), libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-        m.fill(2);
+        let away = Memory::untouched(4).range.start();
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        raw!(SYS_mremap, m.range.start(), m.range.len(), m.range.len(), flags, away);
+        m.map_again();
     });
 }
 

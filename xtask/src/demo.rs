@@ -1,0 +1,102 @@
+//! `cargo xtask demo`: corrupts transfers on purpose, with and without
+//! regcache, and draws what came of it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::command::Run;
+use crate::guest::{Guest, Job, Options};
+use crate::kernel::Kernel;
+use crate::workspace::{Workspace, cargo};
+use crate::{host, module, picture};
+
+/// What `cargo xtask demo` is told.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    options: Options,
+    /// Give up after this many seconds
+    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    timeout: u64,
+    /// Also put the picture where the README shows it
+    #[arg(long)]
+    save_picture: bool,
+    /// Only draw again what the last run found
+    #[arg(long)]
+    redraw: bool,
+}
+
+/// Runs the task and returns the demonstration's exit status: 0 if regcache
+/// delivered every byte and the unaided cache did not.
+pub fn main(args: Args) -> Result<u8> {
+    let workspace = Workspace::find()?;
+    let root = workspace.root.clone();
+    let directory = workspace.target.join("demo");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let summary = directory.join("summary.json");
+    let save = args.save_picture;
+    let status = if args.redraw { 0 } else { run(workspace, args, &summary)? };
+    if !summary.exists() {
+        eprintln!("xtask: no picture, since the demonstration wrote no {}", summary.display());
+        return Ok(status.max(1));
+    }
+    let picture = directory.join("demo.svg");
+    let text = fs::read_to_string(&summary)
+        .with_context(|| format!("cannot read {}", summary.display()))?;
+    let drawn = picture::draw(&text).with_context(|| format!("in {}", summary.display()))?;
+    fs::write(&picture, drawn).with_context(|| format!("cannot write {}", picture.display()))?;
+    println!("\npicture: {}\nnumbers: {}", picture.display(), summary.display());
+    if save {
+        let saved = root.join("docs/demo.svg");
+        fs::create_dir_all(root.join("docs"))?;
+        fs::copy(&picture, &saved).with_context(|| format!("cannot write {}", saved.display()))?;
+        println!("saved:   {}", saved.display());
+    }
+    Ok(status)
+}
+
+/// Builds the demonstration and runs it where there is a device.
+fn run(workspace: Workspace, args: Args, summary: &Path) -> Result<u8> {
+    let here = args.options.stays_here();
+    host::provide(&[
+        host::WORKSPACE,
+        if here { &[] } else { host::GUEST },
+        if here { &[] } else { host::MODULE },
+    ])?;
+    let words = ["build", "--release", "-p", "examples", "--features", "rdma", "--bin", "demo"];
+    let mut build = Command::new(cargo());
+    build.args(words).current_dir(&workspace.root);
+    if let Some(libclang) = host::libclang() {
+        build.env("LIBCLANG_PATH", libclang);
+    }
+    build.run()?;
+    if summary.exists() {
+        // What an earlier run found must not pass for this one's.
+        fs::remove_file(summary).with_context(|| format!("cannot remove {}", summary.display()))?;
+    }
+    let program = workspace.target.join("release/demo");
+    let [program, out] =
+        [program.as_path(), summary].map(|path| path.to_string_lossy().into_owned());
+    let job =
+        Job { words: vec![program, "--out".to_owned(), out], directory: workspace.root.clone() };
+    if here {
+        return job.run_here(&mut |_| ())?.status();
+    }
+    let kernel = Kernel::provide(&workspace, args.options.kernel)?;
+    let modules = module::build(&workspace, &kernel)?;
+    eprintln!("xtask: booting a guest ...");
+    let guest = Guest {
+        workspace,
+        kernel,
+        insert: vec![modules.main],
+        rdma: true,
+        memory: args.options.memory,
+        timeout: Duration::from_secs(args.timeout),
+    };
+    guest.run(&job, &mut |_| ())?.status()
+}

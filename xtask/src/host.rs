@@ -1,0 +1,225 @@
+//! What this machine must have, and how it gets what is missing.
+//!
+//! On Debian and Ubuntu missing packages are installed; elsewhere nothing is
+//! touched and the error lists what to install.
+
+use std::env;
+use std::fs;
+use std::io::{IsTerminal, stdin};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::Run;
+
+/// One thing that must be there.
+pub struct Need {
+    what: What,
+    purpose: &'static str,
+    package: &'static str,
+}
+
+enum What {
+    Program(&'static str),
+    Library(&'static str),
+    File(&'static str),
+    /// A name for people, and a test for what no single file tells.
+    Probe(&'static str, fn() -> bool),
+}
+
+const fn need(what: What, purpose: &'static str, package: &'static str) -> Need {
+    Need { what, purpose, package }
+}
+
+use What::{File, Library, Probe, Program};
+
+/// To boot a guest that runs on this machine's own root file system.
+pub const GUEST: &[Need] = &[
+    need(Program("qemu-system-x86_64"), "boots the guest", "qemu-system-x86"),
+    need(Probe("a static busybox", static_busybox), "starts the guest", "busybox-static"),
+    need(Program("xz"), "unpacks the guest's kernel", "xz-utils"),
+    need(Program("depmod"), "finds the kernel modules that a guest needs", "kmod"),
+    need(Program("ip"), "gives the guest a network device", "iproute2"),
+    need(Program("rdma"), "creates the guest's soft-RoCE device", "iproute2"),
+    need(Library("libibverbs.so.1"), "lets programs use RDMA", "libibverbs1"),
+    need(Library("librdmacm.so.1"), "connects RDMA programs", "librdmacm1"),
+    need(File("/etc/libibverbs.d/rxe.driver"), "drives soft-RoCE", "ibverbs-providers"),
+    need(Program("ibv_devinfo"), "shows RDMA devices", "ibverbs-utils"),
+];
+
+/// To build kernel modules against headers that were unpacked, not installed.
+pub const MODULE: &[Need] = &[
+    need(Program("make"), "builds the kernel module", "make"),
+    need(Program("gcc-12"), "compiled the kernel, so it compiles its modules", "gcc-12"),
+    need(Library("libelf.so.1"), "is used by the kernel's objtool", "libelf1"),
+    need(Program("sparse"), "checks the kernel module", "sparse"),
+];
+
+/// To build the C tests of the device's interface.
+pub const SELFTESTS: &[Need] = &[
+    need(Program("make"), "builds the C tests", "make"),
+    need(Program("gcc"), "compiles the C tests", "gcc"),
+    need(File("/usr/include/stdio.h"), "compiles the C tests", "libc6-dev"),
+];
+
+/// To build the workspace with all features.
+pub const WORKSPACE: &[Need] = &[
+    need(Program("gcc"), "links Rust programs", "gcc"),
+    need(File("/usr/include/stdio.h"), "describes the C library", "libc6-dev"),
+    need(Program("pkg-config"), "finds libibverbs for rdma-sys", "pkg-config"),
+    need(File("/usr/include/infiniband/verbs.h"), "is bound by rdma-sys", "libibverbs-dev"),
+    need(File("/usr/include/rdma/rdma_cma.h"), "is bound by rdma-sys", "librdmacm-dev"),
+    need(
+        Probe("libclang, version 11 to 15", || libclang().is_some()),
+        "lets rdma-sys read C headers (its bindgen crashes with later versions)",
+        "libclang-14-dev",
+    ),
+];
+
+impl Need {
+    fn name(&self) -> &'static str {
+        match self.what {
+            Program(name) | Library(name) | File(name) | Probe(name, _) => name,
+        }
+    }
+
+    fn is_met(&self) -> bool {
+        match self.what {
+            Program(name) => program(name).is_some(),
+            Library(name) => library(name).is_some(),
+            File(path) => Path::new(path).exists(),
+            Probe(_, test) => test(),
+        }
+    }
+}
+
+/// Makes sure that everything in `needs` is there.
+pub fn provide(needs: &[&[Need]]) -> Result<()> {
+    let missing = missing(needs);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if program("apt-get").is_none() {
+        bail!("{}", describe(&missing));
+    }
+    let mut packages: Vec<_> = missing.iter().map(|need| need.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let mut install = as_root("apt-get").with_context(|| describe(&missing))?;
+    update()?;
+    eprintln!("xtask: installing {} ...", packages.join(" "));
+    install
+        .args(["install", "-y", "-q", "--no-install-recommends"])
+        .args(&packages)
+        .stdout(Stdio::null())
+        .run()
+        .with_context(|| describe(&missing))?;
+    let missing = self::missing(needs);
+    if !missing.is_empty() {
+        bail!("still not there after apt-get install:\n{}", describe(&missing));
+    }
+    Ok(())
+}
+
+fn missing<'a>(needs: &[&'a [Need]]) -> Vec<&'a Need> {
+    needs.iter().flat_map(|group| group.iter()).filter(|need| !need.is_met()).collect()
+}
+
+fn describe(missing: &[&Need]) -> String {
+    let mut text = String::from("this machine lacks:\n");
+    for need in missing {
+        let Need { purpose, package, .. } = need;
+        text += &format!("  {}: {purpose} (Debian package {package})\n", need.name());
+    }
+    text + "install that and start again"
+}
+
+/// Refreshes apt's package lists, once in the life of this process.
+pub fn update() -> Result<()> {
+    static DONE: Mutex<bool> = Mutex::new(false);
+    let mut done = DONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if !*done {
+        eprintln!("xtask: refreshing the package lists ...");
+        let mut update = as_root("apt-get")?;
+        if let Err(error) = update.args(["update", "-q"]).stdout(Stdio::null()).run() {
+            // One source of many may be away; the next step tells whether it
+            // was needed.
+            eprintln!("xtask: {error:#}; going on with the lists as they are");
+        }
+        *done = true;
+    }
+    Ok(())
+}
+
+/// `program` run by root: directly, or through sudo.
+fn as_root(program: &str) -> Result<Command> {
+    if nix::unistd::geteuid().is_root() {
+        let mut command = Command::new(program);
+        command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+        return Ok(command);
+    }
+    let mut sudo = Command::new("sudo");
+    let asks_nothing = Command::new("sudo")
+        .args(["-n", "true"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if asks_nothing {
+        sudo.arg("-n");
+    } else if self::program("sudo").is_none() || !stdin().is_terminal() {
+        bail!(
+            "`{program}` needs root, and sudo is not there or would ask for a password; \
+             run it yourself as root"
+        );
+    }
+    sudo.args(["env", "DEBIAN_FRONTEND=noninteractive", program]);
+    Ok(sudo)
+}
+
+/// Where a program is. The directories of root's programs count too: other
+/// users' PATH often lacks them.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
+}
+
+fn library(name: &str) -> Option<PathBuf> {
+    ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/lib64", "/usr/lib"]
+        .map(|directory| Path::new(directory).join(name))
+        .into_iter()
+        .find(|path| path.exists())
+}
+
+/// The busybox of the initramfs, where there is no C library.
+pub const BUSYBOX: &str = "/bin/busybox";
+
+fn static_busybox() -> bool {
+    // ldd fails for a program that has no dynamic section.
+    Path::new(BUSYBOX).exists()
+        && Command::new("ldd")
+            .arg(BUSYBOX)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| !status.success())
+}
+
+/// The directory of a libclang that rdma-sys can be built with, newest first.
+pub fn libclang() -> Option<PathBuf> {
+    (11..=15).rev().map(|version| PathBuf::from(format!("/usr/lib/llvm-{version}/lib"))).find(
+        |directory| {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            entries.into_iter().any(|entry| {
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                name == "libclang.so" || name.starts_with("libclang-") && name.contains(".so")
+            })
+        },
+    )
+}

@@ -1,0 +1,136 @@
+//! One run of QEMU: its command line, its output, its end.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+
+use crate::command::{Run, Sink, copy};
+
+/// What a machine is made of.
+pub struct Machine<'a> {
+    /// Its memory, in MiB.
+    pub memory: u32,
+    /// The kernel to boot.
+    pub image: &'a Path,
+    /// The first file system.
+    pub initramfs: &'a Path,
+    /// Where the kernel's console goes.
+    pub console: &'a Path,
+    /// The directory that the guest may write to.
+    pub writable: &'a Path,
+}
+
+impl Machine<'_> {
+    /// Runs the machine until it ends by itself or for `timeout`, and returns
+    /// whether it ended by itself. The guest's standard output goes to this
+    /// process's as it comes, and to `output`; its standard error likewise.
+    pub fn run(&self, timeout: Duration, output: Sink) -> Result<bool> {
+        let mut command = self.command();
+        let mut child =
+            Killed(command.spawn().with_context(|| format!("cannot run `{}`", command.line()))?);
+        let stdout = child.0.stdout.take().context("QEMU has no standard output")?;
+        let stderr = child.0.stderr.take().context("QEMU has no standard error")?;
+        let end = Instant::now() + timeout;
+        thread::scope(|scope| {
+            scope.spawn(move || copy(stdout, &mut io::stdout(), output));
+            scope.spawn(move || copy(stderr, &mut io::stderr(), &mut |_| ()));
+            let ended = loop {
+                match child.0.try_wait() {
+                    Ok(Some(_)) => break Ok(true),
+                    Ok(None) if Instant::now() >= end => break Ok(false),
+                    Ok(None) => thread::sleep(Duration::from_millis(20)),
+                    Err(error) => break Err(error).context("cannot wait for QEMU"),
+                }
+            };
+            // The copies end when the machine is gone.
+            drop(child);
+            ended
+        })
+    }
+
+    fn command(&self) -> Command {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        if has_kvm() {
+            // If it cannot be started after all, QEMU goes on to the next.
+            qemu.args(["-accel", "kvm"]);
+        }
+        qemu.args(["-accel", "tcg,thread=multi", "-machine", "q35", "-smp", "2,sockets=2"]);
+        // Without KVM, five levels of page tables are only slower than four.
+        qemu.args(["-cpu", "max,la57=off"]);
+        // Two nodes of one CPU each, so that there is somewhere to migrate to.
+        let node = self.memory.div_ceil(2);
+        qemu.arg("-m").arg(format!("{}M", 2 * node));
+        for number in 0..2 {
+            qemu.arg("-object").arg(format!("memory-backend-ram,id=node{number},size={node}M"));
+            qemu.arg("-numa").arg(format!("node,memdev=node{number},cpus={number}"));
+        }
+        qemu.arg("-kernel").arg(self.image).arg("-initrd").arg(self.initramfs);
+        qemu.args(["-append", CMDLINE]);
+        qemu.arg("-serial").arg(format!("file:{}", escape(self.console)));
+        qemu.args(["-device", "virtio-serial-pci", "-device", "virtio-rng-pci"]);
+        for port in ["stdout", "stderr"] {
+            // A port, not a terminal: nothing changes the bytes. QEMU writes
+            // to its own output by name, so that its -chardev stdio does not
+            // make this process's terminal non-blocking.
+            qemu.arg("-chardev").arg(format!("file,id={port},path=/dev/{port}"));
+            qemu.arg("-device").arg(format!("virtserialport,chardev={port},name={port}"));
+        }
+        for (tag, path, mode) in
+            [("root", Path::new("/"), "readonly=on"), ("target", self.writable, "readonly=off")]
+        {
+            let path = escape(path);
+            qemu.arg("-fsdev").arg(format!(
+                "local,id={tag},path={path},security_model=none,multidevs=remap,{mode}"
+            ));
+            qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
+        }
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: prctl(2) is one system call; it takes no lock and no memory.
+        unsafe {
+            // Even a killed task must not leave its guest behind.
+            qemu.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?));
+        }
+        qemu
+    }
+}
+
+/// /dev/kvm can be there and not be ours to open, or belong to a paravirtual
+/// KVM that does without the processor's help and boots no ordinary kernel.
+fn has_kvm() -> bool {
+    let help = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| {
+        text.lines()
+            .filter(|line| line.starts_with("flags"))
+            .any(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+    });
+    help && File::options().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+/// `panic=-1` with QEMU's `-no-reboot` ends the machine at a panic. Warnings
+/// are printed from the start, the rest once the command runs: a serial
+/// console without KVM takes time.
+const CMDLINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic no_timer_check";
+
+/// In an option of QEMU's, a comma is written twice.
+fn escape(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+/// A child that does not outlive its owner.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,57 @@
+//! `cargo xtask`: builds the kernel module, boots a throw-away guest where
+//! this machine has no device, and tests and demonstrates everything there.
+
+mod command;
+mod console;
+mod demo;
+mod guest;
+mod host;
+mod image;
+mod initramfs;
+mod kernel;
+mod machine;
+mod module;
+mod native;
+mod picture;
+mod selftests;
+mod tally;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, test and demonstration tasks of regcache")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run a command where /dev/ummunotify and an RDMA device exist: here, or
+    /// in a guest booted for it
+    Guest(guest::Args),
+    /// Run every check and test, on this machine and in a guest
+    Test(test::Args),
+    /// Corrupt transfers on purpose, with and without regcache, and draw the
+    /// result
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Guest(args) => guest::main(args),
+        Task::Test(args) => test::main(args),
+        Task::Demo(args) => demo::main(args),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Builds the kernel module out of its source tree, for any unpacked kernel.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::Hasher;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::Run;
+use crate::kernel::{self, Kernel};
+use crate::workspace::Workspace;
+
+/// The module and its test helpers, built for one kernel.
+pub struct Modules {
+    /// `ummunotify.ko`.
+    pub main: PathBuf,
+    /// Modules that only tests load.
+    pub helpers: Vec<PathBuf>,
+}
+
+/// Copies the sources below the target directory and compiles them there. Any
+/// warning is an error. Nothing happens if the sources are those of the last
+/// build.
+pub fn build(workspace: &Workspace, kernel: &Kernel) -> Result<Modules> {
+    let _lock = kernel::lock(&kernel.directory)?;
+    let sources = Sources::read(&workspace.root.join("ummunotify-kmod"))?;
+    let directory = kernel.directory.join("module");
+    let marker = directory.join(".built");
+    let fingerprint = format!("{} {:x}", kernel.release, sources.fingerprint());
+    if fs::read_to_string(&marker).ok().as_ref() != Some(&fingerprint) {
+        eprintln!("xtask: building the kernel module for {} ...", kernel.release);
+        sources.copy_to(&directory)?;
+        let (success, text) = make(kernel, &directory, &[])?;
+        if !success {
+            bail!("the kernel module does not compile without warnings:\n{text}");
+        }
+        // Those of modpost stop no build.
+        let warnings = text.lines().filter(|line| line.to_lowercase().contains("warning"));
+        let warnings: Vec<_> = warnings.collect();
+        if !warnings.is_empty() {
+            bail!("warnings from the kernel module's build:\n{}", warnings.join("\n"));
+        }
+        fs::write(&marker, fingerprint)?;
+    }
+    let mut modules = find(&directory, "ko")?;
+    let main = modules.iter().position(|path| path.ends_with("ummunotify.ko"));
+    let Some(main) = main.map(|index| modules.remove(index)) else {
+        bail!(
+            "the kernel module's build made no ummunotify.ko in {}; does its Kbuild name it?",
+            directory.display()
+        );
+    };
+    Ok(Modules { main, helpers: modules })
+}
+
+/// Runs sparse over the module that [`build`] compiled; what it says about the
+/// kernel's own headers does not count.
+pub fn sparse(kernel: &Kernel) -> Result<()> {
+    let _lock = kernel::lock(&kernel.directory)?;
+    let directory = kernel.directory.join("module");
+    let (success, text) = make(kernel, &directory, &["C=2"])?;
+    if !success {
+        bail!("sparse did not run:\n{text}");
+    }
+    let ours = directory.to_string_lossy().into_owned();
+    let found = text.lines().filter(|line| {
+        line.starts_with(&ours) && (line.contains("warning:") || line.contains("error:"))
+    });
+    let found: Vec<_> = found.collect();
+    if !found.is_empty() {
+        bail!("sparse complains:\n{}", found.join("\n"));
+    }
+    Ok(())
+}
+
+/// Builds the module, then its test helpers, and returns whether that went
+/// well and all that was printed.
+fn make(kernel: &Kernel, directory: &Path, more: &[&str]) -> Result<(bool, String)> {
+    let mut text = String::new();
+    for part in [directory, &directory.join("testmod")] {
+        if !part.join("Kbuild").exists() {
+            continue;
+        }
+        let mut command = Command::new("make");
+        command
+            .arg("-C")
+            .arg(kernel.headers())
+            .arg(format!("M={}", part.display()))
+            .args(["-s", "-j2", "W=1", "KCFLAGS=-Werror", "modules"])
+            .args(more)
+            .env("LC_ALL", "C")
+            // Variables of a make that runs this task are not meant for the kernel.
+            .env_remove("MAKEFLAGS")
+            .stdin(Stdio::null());
+        let output =
+            command.output().with_context(|| format!("cannot run `{}`", command.line()))?;
+        text += &String::from_utf8_lossy(&output.stdout);
+        text += &String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            return Ok((false, text));
+        }
+    }
+    Ok((true, text))
+}
+
+/// The module's source files, by path and content.
+struct Sources(Vec<(PathBuf, Vec<u8>)>);
+
+impl Sources {
+    fn read(root: &Path) -> Result<Self> {
+        if !root.join("Kbuild").exists() {
+            bail!("no kernel module's sources in {}: there is no Kbuild", root.display());
+        }
+        let mut files = Vec::new();
+        let mut directories = vec![PathBuf::new()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(root.join(&directory))? {
+                let entry = entry?;
+                let path = directory.join(entry.file_name());
+                let kind = entry.file_type()?;
+                // The selftests are programs, built by a makefile of their own.
+                if kind.is_dir() && path != Path::new("selftests") {
+                    directories.push(path);
+                } else if kind.is_file() {
+                    files.push((path, fs::read(entry.path())?));
+                }
+            }
+        }
+        files.sort();
+        Ok(Self(files))
+    }
+
+    /// Another compiler's other hash only builds once more.
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for (path, content) in &self.0 {
+            hasher.write(path.as_os_str().as_encoded_bytes());
+            hasher.write(content);
+        }
+        hasher.finish()
+    }
+
+    /// An empty directory first: what an earlier build left must not take part.
+    fn copy_to(&self, directory: &Path) -> Result<()> {
+        if directory.exists() {
+            fs::remove_dir_all(directory)?;
+        }
+        for (path, content) in &self.0 {
+            let path = directory.join(path);
+            fs::create_dir_all(path.parent().unwrap_or(directory))?;
+            fs::write(&path, content)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Every file below `directory` with this extension, sorted.
+fn find(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut directories = vec![directory.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,253 @@
+//! `cargo xtask test`: every check and every test, here and in a guest, and
+//! one line at the end that says how many passed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::command::{self, Run};
+use crate::guest::{Guest, Job, Options, quote};
+use crate::kernel::Kernel;
+use crate::tally::{BEGIN, END, Tally};
+use crate::workspace::{Workspace, cargo};
+use crate::{host, module, selftests};
+
+/// What `cargo xtask test` is told.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    options: Options,
+    /// Only what needs no device: format, lints, tests of this machine
+    #[arg(long, conflicts_with = "guest_only")]
+    host_only: bool,
+    /// Only what is about the device: the module's build, the guest's tests
+    #[arg(long)]
+    guest_only: bool,
+    /// Only tests whose name contains this; no format and no lints
+    filter: Option<String>,
+}
+
+/// One test program's longest time, and the guest's.
+const PROGRAM_SECONDS: u64 = 300;
+const GUEST_SECONDS: u64 = 900;
+
+/// Runs the task; the exit status is 0 if nothing failed.
+pub fn main(args: Args) -> Result<u8> {
+    let mut tests = Tests { workspace: Workspace::find()?, args, tally: Tally::default() };
+    let here = !tests.args.guest_only;
+    let guest = !tests.args.host_only;
+    host::provide(&[
+        host::WORKSPACE,
+        if guest { host::GUEST } else { &[] },
+        if guest { host::MODULE } else { &[] },
+        if guest { host::SELFTESTS } else { &[] },
+    ])?;
+    if here {
+        tests.here();
+    }
+    if guest && let Err(error) = tests.guest() {
+        eprintln!("xtask: {error:#}");
+        tests.tally.check(&format!("guest tests: {error}"), false);
+    }
+    let tally = tests.tally;
+    println!();
+    for failure in tally.failures() {
+        println!("FAILED: {failure}");
+    }
+    println!("{tally}");
+    Ok(if tally.is_good() { 0 } else { 1 })
+}
+
+struct Tests {
+    workspace: Workspace,
+    args: Args,
+    tally: Tally,
+}
+
+impl Tests {
+    fn cargo(&self, words: &[&str]) -> Command {
+        let mut cargo = Command::new(cargo());
+        cargo.args(words).current_dir(&self.workspace.root);
+        if let Some(libclang) = host::libclang() {
+            cargo.env("LIBCLANG_PATH", libclang);
+        }
+        cargo
+    }
+
+    /// One step that is one check.
+    fn step<T>(&mut self, name: &str, run: impl FnOnce(&Self) -> Result<T>) -> Option<T> {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let result = run(self);
+        self.tally.check(name, result.is_ok());
+        let seconds = start.elapsed().as_secs();
+        match result {
+            Ok(value) => {
+                println!("== {name}: passed ({seconds} s)");
+                Some(value)
+            }
+            Err(error) => {
+                println!("{error:#}\n== {name}: FAILED ({seconds} s)");
+                None
+            }
+        }
+    }
+
+    fn here(&mut self) {
+        let filter = self.args.filter.clone();
+        if filter.is_none() {
+            self.step("format", |tests| tests.cargo(&["fmt", "--all", "--check"]).run());
+            self.step("lints", |tests| {
+                let words = ["clippy", "--workspace", "--all-targets", "--all-features"];
+                tests.cargo(&words).args(["--", "-D", "warnings"]).run()
+            });
+        }
+        println!("\n== tests of this machine");
+        let mut command = self.cargo(&["test", "--workspace", "--no-fail-fast"]);
+        command.args(filter);
+        self.tally.begin("cargo test");
+        match command.tee(&mut |piece| self.tally.feed(piece)) {
+            Ok(status) => self.tally.end(command::code(status)),
+            Err(error) => {
+                eprintln!("xtask: {error:#}");
+                self.tally.interrupt();
+            }
+        }
+    }
+
+    fn guest(&mut self) -> Result<()> {
+        let kernel = Kernel::provide(&self.workspace, self.args.options.kernel)?;
+        let modules = self.step("kernel module", |tests| module::build(&tests.workspace, &kernel));
+        if modules.is_some() && self.args.filter.is_none() {
+            self.step("sparse", |_| module::sparse(&kernel));
+        }
+        let mut programs =
+            self.step("C tests' build", |tests| tests.c_programs(&kernel)).unwrap_or_default();
+        programs.extend(self.step("guest tests' build", Self::rust_programs).unwrap_or_default());
+        let here = self.args.options.stays_here();
+        let Some(modules) = modules.filter(|_| !programs.is_empty()) else {
+            return Ok(());
+        };
+
+        println!("\n== tests in a guest");
+        let script = kernel.directory.join("tests.sh");
+        fs::write(&script, self.script(&programs)?)
+            .with_context(|| format!("cannot write {}", script.display()))?;
+        let script = script.to_str().context("the target directory is not UTF-8")?;
+        let job = Job {
+            words: vec!["sh".to_owned(), script.to_owned()],
+            directory: self.workspace.root.clone(),
+        };
+        let tally = &mut self.tally;
+        let mut output = |piece: &[u8]| tally.feed(piece);
+        let outcome = if here {
+            job.run_here(&mut output)?
+        } else {
+            let guest = Guest {
+                workspace: Workspace::find()?,
+                kernel,
+                insert: [modules.main].into_iter().chain(modules.helpers).collect(),
+                rdma: true,
+                memory: self.args.options.memory,
+                timeout: Duration::from_secs(GUEST_SECONDS),
+            };
+            guest.run(&job, &mut output)?
+        };
+        self.tally.interrupt();
+        for program in &programs {
+            self.tally.must_have_begun(&program.name);
+        }
+        if !here {
+            self.step("kernel log", |_| match outcome.fault {
+                Some(fault) => bail!("{fault}"),
+                None => Ok(()),
+            });
+        }
+        Ok(())
+    }
+
+    fn c_programs(&self, kernel: &Kernel) -> Result<Vec<Program>> {
+        let paths = selftests::build(&self.workspace, kernel)?;
+        let filter = self.args.filter.as_deref().unwrap_or_default();
+        let programs = paths.into_iter().map(|path| Program {
+            name: name(&path),
+            directory: path.parent().unwrap_or(Path::new("/")).to_path_buf(),
+            arguments: Vec::new(),
+            path,
+        });
+        Ok(programs.filter(|program| program.name.contains(filter)).collect())
+    }
+
+    /// The tests of the packages that need a device, found as cargo's own
+    /// runner finds them.
+    fn rust_programs(&self) -> Result<Vec<Program>> {
+        let mut command = self.cargo(&["test", "--no-run"]);
+        command.args(["-p", "regcache-guest-tests", "-p", "examples"]);
+        command.args(["--features", "regcache-guest-tests/guest,examples/rdma"]);
+        command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+        let messages = command.read()?;
+        let mut programs = Vec::new();
+        for message in messages.lines() {
+            let Ok(message) = serde_json::from_str::<Value>(message) else {
+                continue;
+            };
+            let is_test = message["profile"]["test"] == Value::Bool(true);
+            let Some(path) = message["executable"].as_str().filter(|_| is_test) else {
+                continue;
+            };
+            let manifest = message["manifest_path"].as_str().unwrap_or_default();
+            // One at a time: they count events of the whole process. What they
+            // print is shown at once, or nobody would see why one hung. Those that
+            // are ignored elsewhere want a device.
+            let arguments = ["--test-threads=1", "--nocapture", "--include-ignored"];
+            let mut arguments: Vec<_> = arguments.map(str::to_owned).into();
+            arguments.extend(self.args.filter.clone());
+            programs.push(Program {
+                name: message["target"]["name"].as_str().unwrap_or(path).to_owned(),
+                directory: Path::new(manifest).parent().unwrap_or(Path::new("/")).to_path_buf(),
+                path: PathBuf::from(path),
+                arguments,
+            });
+        }
+        Ok(programs)
+    }
+
+    /// Runs all programs, whatever becomes of each.
+    fn script(&self, programs: &[Program]) -> Result<String> {
+        let mut script = String::from("exec 2>&1\nexport RUST_BACKTRACE=1\n");
+        for program in programs {
+            let path = |path: &Path| {
+                quote(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?)
+            };
+            let directory = path(&program.directory)?;
+            let mut line = path(&program.path)?;
+            for argument in &program.arguments {
+                line += &format!(" {}", quote(argument)?);
+            }
+            script += &format!(
+                "printf '\\n{BEGIN}%s\\n' {}\n\
+                 (cd {directory} && export CARGO_MANIFEST_DIR={directory} && \
+                 exec timeout -k 10 {PROGRAM_SECONDS} {line})\n\
+                 printf '\\n{END}%s\\n' $?\n",
+                quote(&program.name)?,
+            );
+        }
+        Ok(script)
+    }
+}
+
+/// A test program to be run in a guest.
+struct Program {
+    name: String,
+    path: PathBuf,
+    directory: PathBuf,
+    arguments: Vec<String>,
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
