@@ -119,7 +119,7 @@ impl Svg {
             title,
         );
         let note =
-            "RDMA writes from registered buffers: share of transfers that delivered wrong bytes";
+            "RDMA sends between registered buffers: share of transfers that delivered wrong bytes";
         self.text(MARGIN, 69.0, &small(FAINT), note);
         let mut x = MARGIN;
         for mode in &MODES {
