@@ -2,7 +2,7 @@
 /*
  * The watched ranges of one address space: see core.h.
  */
-#include <linux/compiler.h>
+#include <linux/bitops.h>
 #include <linux/errno.h>
 #include <linux/minmax.h>
 #include <linux/string.h>
@@ -11,9 +11,13 @@
 
 void umn_core_init(struct umn_core *core)
 {
+	unsigned int i;
+
 	memset(core, 0, sizeof(*core));
-	core->armed = RB_ROOT_CACHED;
-	core->hit_once = RB_ROOT_CACHED;
+	for (i = 0; i < UMN_FILTERS; i++) {
+		core->armed[i] = RB_ROOT_CACHED;
+		core->marked[i] = RB_ROOT_CACHED;
+	}
 }
 
 void umn_watcher_init(struct umn_watcher *watcher, u64 *counter)
@@ -25,24 +29,50 @@ void umn_watcher_init(struct umn_watcher *watcher, u64 *counter)
 	INIT_LIST_HEAD(&watcher->reporting);
 }
 
-/* The caller has checked that parm->start <= parm->end. */
+/*
+ * The caller has checked @parm: start <= end, and no flag that the watcher
+ * was not granted or that makes no sense.
+ */
 void umn_region_init(struct umn_region *region, struct umn_watcher *watcher,
 		     const struct ummunotify_register_ioctl *parm,
 		     unsigned long page_size)
 {
 	unsigned long in_page = page_size - 1;
+	unsigned long last = parm->end > parm->start ? parm->end - 1 :
+						       parm->start;
 
 	memset(region, 0, sizeof(*region));
+	INIT_LIST_HEAD(&region->event);
 	region->watcher = watcher;
 	region->cookie = parm->user_cookie;
-	region->start = parm->start;
-	region->end = parm->end;
-	INIT_LIST_HEAD(&region->event);
 
 	/* An empty range watches the page of its address: see the header. */
 	region->span.start = parm->start & ~in_page;
-	region->span.last = (parm->end > parm->start ? parm->end - 1 :
-			     parm->start) | in_page;
+	region->span.last = last | in_page;
+	region->head = parm->start & in_page;
+	region->tail = region->span.last - parm->end + 1;
+
+	region->ignore = (parm->flags & UMMUNOTIFY_REGISTER_IGNORE) >>
+			 UMN_FILTER_SHIFT;
+	if (parm->flags & UMMUNOTIFY_REGISTER_ONESHOT)
+		region->flags |= UMN_ONESHOT;
+	if (parm->flags & UMMUNOTIFY_REGISTER_NOWAKE)
+		region->flags |= UMN_NOWAKE;
+	if (parm->flags & UMMUNOTIFY_REGISTER_SLOT) {
+		region->flags |= UMN_SLOT;
+		region->slot = parm->reserved;
+	}
+}
+
+static u64 region_start(const struct umn_region *region)
+{
+	return (u64)region->span.start + region->head;
+}
+
+/* 64 bits wide, since it may be the address after the last. */
+static u64 region_end(const struct umn_region *region)
+{
+	return (u64)region->span.last + 1 - region->tail;
 }
 
 static struct umn_region *region_of_span(struct interval_tree_node *span)
@@ -50,40 +80,91 @@ static struct umn_region *region_of_span(struct interval_tree_node *span)
 	return container_of(span, struct umn_region, span);
 }
 
+static void arm(struct umn_core *core, struct umn_region *region)
+{
+	interval_tree_insert(&region->span, &core->armed[region->ignore]);
+	core->used |= 1U << region->ignore;
+}
+
+/* The tree of a marked region: no kind that would not change it finds it. */
+static unsigned int marked_tree(const struct umn_region *region)
+{
+	if (region->flags & UMN_HINT)
+		return region->ignore;
+	return region->ignore | region->kinds >> UMN_FILTER_SHIFT;
+}
+
+/* @region, which is in no tree, has an event: lets further hits change it. */
+static void mark(struct umn_core *core, struct umn_region *region, bool hint)
+{
+	unsigned int n;
+
+	if (hint)
+		region->flags |= UMN_HINT;
+	else if (region->kinds & ~UMMUNOTIFY_KINDS_FILTERABLE)
+		return;
+	n = marked_tree(region);
+	interval_tree_insert(&region->span, &core->marked[n]);
+	core->used |= 1U << n;
+	region->flags |= UMN_MARKED;
+}
+
 /* Takes @region out of the tree where its flags say it is. */
 static void leave_tree(struct umn_core *core, struct umn_region *region)
 {
-	if (!(region->flags & UMN_INVALID))
-		interval_tree_remove(&region->span, &core->armed);
-	else if (region->flags & UMN_HINT)
-		interval_tree_remove(&region->span, &core->hit_once);
+	unsigned int n = region->ignore;
+
+	if (!(region->flags & UMN_INVALID)) {
+		interval_tree_remove(&region->span, &core->armed[n]);
+	} else if (region->flags & UMN_MARKED) {
+		n = marked_tree(region);
+		interval_tree_remove(&region->span, &core->marked[n]);
+	} else {
+		return;
+	}
+
+	region->flags &= ~(UMN_MARKED | UMN_HINT);
+	if (RB_EMPTY_ROOT(&core->armed[n].rb_root) &&
+	    RB_EMPTY_ROOT(&core->marked[n].rb_root))
+		core->used &= ~(1U << n);
 }
 
-/* The watched world is no longer what the watcher last saw. */
-static void move_counter(struct umn_core *core, struct umn_watcher *watcher)
+/* What the watcher pinned in this region is no longer what is mapped there. */
+static void move_generations(struct umn_core *core, struct umn_region *region)
 {
+	struct umn_watcher *watcher = region->watcher;
+	u64 *slot;
+
+	/*
+	 * User space loads these without the lock.  They are stored before
+	 * any page table entry changes, which the caller does later.
+	 */
+	if (region->flags & UMN_SLOT) {
+		slot = &watcher->slots[region->slot / watcher->slots_per_page]
+				      [region->slot % watcher->slots_per_page];
+		WRITE_ONCE(*slot, *slot + 1);
+	}
+	if (!(region->flags & UMN_NOWAKE))
+		WRITE_ONCE(watcher->signal, true);
 	if (watcher->last_batch == core->batch)
 		return;
 	watcher->last_batch = core->batch;
 	watcher->last_pending = true;
-	WRITE_ONCE(watcher->hit, true);
-	/*
-	 * User space loads this without the lock.  It is stored before any
-	 * page table entry changes, which the caller does later.
-	 */
 	WRITE_ONCE(*watcher->counter, *watcher->counter + 1);
 }
 
 /* Queues an event for @region, which the caller has taken out of its tree. */
-static void queue_event(struct umn_core *core, struct umn_region *region)
+static void queue_event(struct umn_core *core, struct umn_region *region,
+			u8 kind)
 {
-	struct umn_watcher *watcher = region->watcher;
-
 	/* While an event of it is being copied, umn_report_done() queues it. */
 	if (!(region->flags & (UMN_INVALID | UMN_REPORTING)))
-		list_add_tail(&region->event, &watcher->invalid);
+		list_add_tail(&region->event, &region->watcher->invalid);
+	if (!(region->flags & UMN_INVALID))
+		umn_count(region->watcher, hits, 1);
 	region->flags |= UMN_INVALID;
-	move_counter(core, watcher);
+	region->kinds |= kind;
+	move_generations(core, region);
 }
 
 /*
@@ -113,8 +194,8 @@ int umn_insert(struct umn_core *core, struct umn_region *region)
 	}
 	rb_link_node(&region->by_cookie, parent, link);
 	rb_insert_color(&region->by_cookie, &watcher->cookies);
-	watcher->nr_regions++;
-	interval_tree_insert(&region->span, &core->armed);
+	umn_count(watcher, regions, 1);
+	arm(core, region);
 	return 0;
 }
 
@@ -136,12 +217,20 @@ struct umn_region *umn_find(struct umn_watcher *watcher, u64 cookie)
 	return NULL;
 }
 
+/* Any region, or NULL if there is none. */
+struct umn_region *umn_first(struct umn_watcher *watcher)
+{
+	struct rb_node *node = watcher->cookies.rb_node;
+
+	return node ? rb_entry(node, struct umn_region, by_cookie) : NULL;
+}
+
 /* Forgets a region and its unread event; the caller frees it. */
 void umn_remove(struct umn_core *core, struct umn_region *region)
 {
 	leave_tree(core, region);
 	rb_erase(&region->by_cookie, &region->watcher->cookies);
-	region->watcher->nr_regions--;
+	umn_count(region->watcher, regions, -1);
 	list_del_init(&region->event);
 }
 
@@ -149,22 +238,63 @@ void umn_remove(struct umn_core *core, struct umn_region *region)
 void umn_doubt(struct umn_core *core, struct umn_region *region)
 {
 	core->batch++;
+	umn_count(region->watcher, doubts, 1);
 	leave_tree(core, region);
-	region->flags &= ~UMN_HINT;
-	queue_event(core, region);
+	queue_event(core, region, UMMUNOTIFY_KIND_OTHER);
+}
+
+/* The trees with regions that do not ignore @kind, as bits. */
+static u32 trees_of_kind(const struct umn_core *core, u8 kind)
+{
+	/* Bit n of these is set if n, as a mask of kinds, has bit i set. */
+	static const u32 ignores[] = {
+		0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000,
+	};
+
+	if (kind & UMMUNOTIFY_KINDS_FILTERABLE)
+		return core->used & ~ignores[__ffs(kind) - UMN_FILTER_SHIFT];
+	return core->used;
+}
+
+/* A region under @pass, in one of @trees, that does not ignore it. */
+static struct umn_region *find_hit(const struct umn_core *core,
+				   struct rb_root_cached *trees,
+				   const struct umn_pass *pass)
+{
+	u32 left = trees_of_kind(core, pass->kind);
+
+	while (left) {
+		struct interval_tree_node *span;
+		unsigned int n = __ffs(left);
+
+		span = interval_tree_iter_first(&trees[n], pass->start,
+						pass->last);
+		if (span)
+			return region_of_span(span);
+		left &= left - 1;
+	}
+	return NULL;
+}
+
+static void hit(struct umn_core *core, struct umn_region *region,
+		struct umn_pass *pass)
+{
+	leave_tree(core, region);
+	queue_event(core, region, pass->kind);
+	if (!(region->flags & UMN_NOWAKE))
+		pass->wake = true;
 }
 
 /*
  * Marks the regions under @pass and moves their watchers' counters, a batch
  * at a time.  Returns false if there are more: the caller lets go of the
- * lock for a moment and calls again.  Each region is visited at most twice
- * until it is read: at the first hit it moves from armed to hit_once, and at
- * the second it leaves hit_once, because a hint tells of one hit only.
+ * lock for a moment and calls again.  Each region is visited a few times at
+ * most until it is read: by the first hit it becomes marked, the second takes
+ * its hint, which tells of one hit only, and any further adds a kind.
  */
 bool umn_invalidate(struct umn_core *core, struct umn_pass *pass)
 {
 	unsigned int budget = UMN_BATCH;
-	struct interval_tree_node *span;
 	struct umn_region *region;
 
 	core->batch++;
@@ -174,42 +304,35 @@ bool umn_invalidate(struct umn_core *core, struct umn_pass *pass)
 	}
 
 	/* First, or this pass would meet the regions that it hits below. */
-	while (!pass->second_hits_done) {
-		span = interval_tree_iter_first(&core->hit_once, pass->start,
-						pass->last);
-		if (!span) {
-			pass->second_hits_done = true;
+	while (!pass->marked_done) {
+		region = find_hit(core, core->marked, pass);
+		if (!region) {
+			pass->marked_done = true;
 			break;
 		}
 		if (!budget--)
 			goto pause;
-		region = region_of_span(span);
-		leave_tree(core, region);
-		region->flags &= ~UMN_HINT;
-		queue_event(core, region);
-		pass->hit = true;
+		hit(core, region, pass);
+		mark(core, region, false);
 	}
 
-	while ((span = interval_tree_iter_first(&core->armed, pass->start,
-						pass->last))) {
+	while ((region = find_hit(core, core->armed, pass))) {
 		if (!budget--)
 			goto pause;
-		region = region_of_span(span);
-		leave_tree(core, region);
-		queue_event(core, region);
+		hit(core, region, pass);
 		/*
-		 * A paused pass may have hit this region too, or be about to,
-		 * without our knowledge: no hint.
+		 * A paused pass may be about to hit this region too, and will
+		 * not find it: no hint, and who knows by what kind.
 		 */
-		if (!core->paused) {
-			region->flags |= UMN_HINT;
-			region->hint_start = max_t(u64, region->start,
-						   pass->start);
-			region->hint_end = min_t(u64, region->end,
-						 (u64)pass->last + 1);
-			interval_tree_insert(span, &core->hit_once);
+		if (core->paused) {
+			region->kinds |= UMMUNOTIFY_KIND_OTHER;
+			continue;
 		}
-		pass->hit = true;
+		region->hint_start = max_t(u64, region_start(region),
+					   pass->start);
+		region->hint_end = min_t(u64, region_end(region),
+					 (u64)pass->last + 1);
+		mark(core, region, true);
 	}
 	return true;
 
@@ -288,8 +411,9 @@ static void rearm(struct umn_core *core, struct umn_region *region)
 	unsigned int i;
 
 	leave_tree(core, region);
-	region->flags &= ~(UMN_INVALID | UMN_HINT);
-	interval_tree_insert(&region->span, &core->armed);
+	region->flags &= ~UMN_INVALID;
+	region->kinds = 0;
+	arm(core, region);
 
 	for (i = 0; i < core->nr_inflight; i++) {
 		struct umn_inflight *inv = &core->inflight[i];
@@ -298,6 +422,48 @@ static void rearm(struct umn_core *core, struct umn_region *region)
 		    region->span.start <= inv->last)
 			inv->rearmed = true;
 	}
+}
+
+/*
+ * Takes the event of @region back, if it has one, and arms it again.  Not to
+ * be called while a pass is paused.  Returns false if it cannot: @region is
+ * being reported for the only time, and as good as forgotten.
+ */
+bool umn_take_back(struct umn_core *core, struct umn_region *region)
+{
+	if (!(region->flags & UMN_INVALID))
+		return true;
+	if (region->flags & UMN_REPORTING) {
+		if (region->flags & UMN_ONESHOT)
+			return false;
+		/*
+		 * One that is being copied is past recall, and read like any
+		 * other.  Its hint is that of the later hit by now.
+		 */
+		region->flags &= ~UMN_REPORTING_HINT;
+	} else {
+		list_del_init(&region->event);
+	}
+	rearm(core, region);
+	return true;
+}
+
+static void fill_event(struct ummunotify_event *event,
+		       const struct umn_region *region)
+{
+	memset(event, 0, sizeof(*event));
+	event->type = UMMUNOTIFY_EVENT_TYPE_INVAL;
+	event->user_cookie_counter = region->cookie;
+	if (region->flags & UMN_HINT) {
+		event->flags = UMMUNOTIFY_EVENT_FLAG_HINT;
+		event->hint_start = region->hint_start;
+		event->hint_end = region->hint_end;
+	} else {
+		event->hint_start = region_start(region);
+		event->hint_end = region_end(region);
+	}
+	if (region->watcher->features & UMMUNOTIFY_FEATURE_KINDS)
+		event->flags |= region->kinds << UMMUNOTIFY_EVENT_KINDS_SHIFT;
 }
 
 /*
@@ -315,25 +481,18 @@ int umn_report(struct umn_core *core, struct umn_watcher *watcher,
 	if (core->paused)
 		return -EBUSY;
 	while (n < max && !list_empty(&watcher->invalid)) {
-		struct ummunotify_event *event = &events[n++];
-		unsigned int flags = UMN_REPORTING;
+		u8 flags = UMN_REPORTING;
 
 		region = list_first_entry(&watcher->invalid, struct umn_region,
 					  event);
-		memset(event, 0, sizeof(*event));
-		event->type = UMMUNOTIFY_EVENT_TYPE_INVAL;
-		event->user_cookie_counter = region->cookie;
-		if (region->flags & UMN_HINT) {
-			event->flags = UMMUNOTIFY_EVENT_FLAG_HINT;
-			event->hint_start = region->hint_start;
-			event->hint_end = region->hint_end;
+		fill_event(&events[n++], region);
+		if (region->flags & UMN_HINT)
 			flags |= UMN_REPORTING_HINT;
-		} else {
-			event->hint_start = region->start;
-			event->hint_end = region->end;
-		}
 		list_move_tail(&region->event, &watcher->reporting);
-		rearm(core, region);
+		region->reporting_kinds = region->kinds;
+		region->delivered++;
+		if (!(region->flags & UMN_ONESHOT))
+			rearm(core, region);
 		region->flags |= flags;
 	}
 
@@ -347,20 +506,29 @@ int umn_report(struct umn_core *core, struct umn_watcher *watcher,
 	return n;
 }
 
-/* The reader has the events. */
+/*
+ * The reader has the events.  Regions that were registered for one event move
+ * to @forgotten, for the caller to free.
+ */
 void umn_report_done(struct umn_core *core, struct umn_watcher *watcher,
-		     const struct ummunotify_event *events, unsigned int n)
+		     const struct ummunotify_event *events, unsigned int n,
+		     struct list_head *forgotten)
 {
 	const struct ummunotify_event *last = &events[n - 1];
 	struct umn_region *region, *next;
 
 	list_for_each_entry_safe(region, next, &watcher->reporting, event) {
 		region->flags &= ~(UMN_REPORTING | UMN_REPORTING_HINT);
-		/* Hit again meanwhile? */
-		if (region->flags & UMN_INVALID)
+		umn_count(watcher, delivered, 1);
+		if (region->flags & UMN_ONESHOT) {
+			umn_remove(core, region);
+			list_add(&region->event, forgotten);
+		} else if (region->flags & UMN_INVALID) {
+			/* Hit again meanwhile. */
 			list_move_tail(&region->event, &watcher->invalid);
-		else
+		} else {
 			list_del_init(&region->event);
+		}
 	}
 	if (last->type == UMMUNOTIFY_EVENT_TYPE_LAST &&
 	    last->user_cookie_counter == *watcher->counter)
@@ -374,15 +542,19 @@ void umn_report_failed(struct umn_core *core, struct umn_watcher *watcher)
 
 	list_for_each_entry_safe_reverse(region, prev, &watcher->reporting,
 					 event) {
+		/* One that was not armed may have been hit, or not. */
 		bool hint = region->flags & UMN_REPORTING_HINT &&
 			!(region->flags & UMN_INVALID) && !core->paused;
 
 		leave_tree(core, region);
-		region->flags = UMN_INVALID;
-		if (hint) {
-			region->flags |= UMN_HINT;
-			interval_tree_insert(&region->span, &core->hit_once);
-		}
+		region->flags &= ~(UMN_REPORTING | UMN_REPORTING_HINT);
+		region->flags |= UMN_INVALID;
+		region->kinds |= region->reporting_kinds;
+		/* As in umn_invalidate(). */
+		if (core->paused)
+			region->kinds |= UMMUNOTIFY_KIND_OTHER;
+		region->delivered--;
+		mark(core, region, hint);
 		list_move(&region->event, &watcher->invalid);
 	}
 }

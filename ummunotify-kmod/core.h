@@ -9,6 +9,7 @@
 #ifndef _UMMUNOTIFY_CORE_H
 #define _UMMUNOTIFY_CORE_H
 
+#include <linux/compiler.h>
 #include <linux/interval_tree.h>
 #include <linux/list.h>
 #include <linux/rbtree.h>
@@ -16,10 +17,23 @@
 #include <linux/ummunotify.h>
 
 /* Regions that are handled in one hold of the lock. */
+#ifndef UMN_BATCH
 #define UMN_BATCH		256
+#endif
+
+/* Entries of one batch ioctl. */
+#define UMN_MAX_BATCH		65536
 
 /* Invalidations that can be told apart while they are in flight. */
 #define UMN_INFLIGHT_SLOTS	64
+
+/*
+ * Regions are kept in a tree for each mask of ignored kinds, so that regions
+ * which ignore an invalidation cost it nothing: one bit for each of the
+ * filterable kinds, which are neighbours.
+ */
+#define UMN_FILTER_SHIFT	2
+#define UMN_FILTERS		32
 
 /**
  * struct umn_watcher - what one open file watches
@@ -27,38 +41,58 @@
  * @invalid: regions with an event that was not read, oldest first
  * @reporting: regions whose events are being copied to the reader
  * @counter: the mapped generation counter
- * @nr_regions: number of regions
+ * @slots: pages of the mapped generation slots
+ * @slots_per_page: how many a page holds
+ * @stats: what it did
+ * @mapped_stats: where user space sees that, if it asked for it
+ * @features: UMMUNOTIFY_FEATURE_* granted
  * @last_batch: the last batch that moved @counter: one batch moves it once
  * @last_pending: the counter has moved since the last LAST event
- * @hit: set with every move of @counter; whoever sends SIGIO takes it
+ * @signal: a region was hit that wakes; whoever sends SIGIO takes it
  */
 struct umn_watcher {
 	struct rb_root		cookies;
 	struct list_head	invalid;
 	struct list_head	reporting;
 	u64			*counter;
-	unsigned int		nr_regions;
+	u64			**slots;
+	unsigned int		slots_per_page;
+	struct ummunotify_stats	stats;
+	struct ummunotify_stats	*mapped_stats;
+	u32			features;
 	u64			last_batch;
 	bool			last_pending;
-	bool			hit;
+	unsigned int		signal;
 };
 
 /**
- * enum umn_region_flags - what became of a region
+ * enum umn_region_flags - what became of a region, and what was asked for it
  * @UMN_INVALID: there is an event to be read
  * @UMN_HINT: it was hit once only, and the hint says where
  * @UMN_REPORTING: an event is being copied to the reader
  * @UMN_REPORTING_HINT: and that event had a hint
+ * @UMN_ONESHOT: forget it when its event was read
+ * @UMN_NOWAKE: wake nobody
+ * @UMN_SLOT: it moves a generation slot
+ * @UMN_NOTED: umn_region.frames says which pages it had
+ * @UMN_MARKED: it is in a tree of marked regions
  *
- * A region without INVALID is in the tree of armed regions; with INVALID and
- * HINT in the tree of those hit once; hit again, in none: further
- * invalidations do not find it, and need not.
+ * A region without INVALID is in a tree of armed regions.  With INVALID it is
+ * in a tree of marked regions as long as another hit would change its event:
+ * take its hint, or add a kind.  The latter ends with a kind that cannot be
+ * ignored.  Then it is in no tree: further invalidations do not find it, and
+ * need not.
  */
 enum umn_region_flags {
 	UMN_INVALID		= 1 << 0,
 	UMN_HINT		= 1 << 1,
 	UMN_REPORTING		= 1 << 2,
 	UMN_REPORTING_HINT	= 1 << 3,
+	UMN_ONESHOT		= 1 << 4,
+	UMN_NOWAKE		= 1 << 5,
+	UMN_SLOT		= 1 << 6,
+	UMN_NOTED		= 1 << 7,
+	UMN_MARKED		= 1 << 8,
 };
 
 /**
@@ -68,11 +102,17 @@ enum umn_region_flags {
  * @event: node in umn_watcher.invalid or .reporting; else empty
  * @watcher: whose it is
  * @cookie: its name
- * @start: first byte, as registered
- * @end: first byte after, as registered
  * @hint_start: first byte that was hit, with HINT
- * @hint_end: first byte after those that were hit, with HINT
+ * @hint_end: the byte after the last that was hit, with HINT
+ * @frames: digest of the page frames, with NOTED
+ * @slot: its generation slot, with SLOT
+ * @delivered: events that were read
+ * @head: bytes of its first page that come before it
+ * @tail: bytes of its last page that come after it
  * @flags: enum umn_region_flags
+ * @ignore: number of its trees: the filterable kinds that it ignores
+ * @kinds: UMMUNOTIFY_KIND_* by which it was hit
+ * @reporting_kinds: those of the event that is being copied
  *
  * Events live in here, so that they need no memory and cannot overflow.
  */
@@ -82,11 +122,18 @@ struct umn_region {
 	struct list_head	event;
 	struct umn_watcher	*watcher;
 	u64			cookie;
-	u64			start;
-	u64			end;
-	u64			hint_start;
-	u64			hint_end;
-	unsigned int		flags;
+	unsigned long		hint_start;
+	unsigned long		hint_end;
+	u64			frames;
+	u32			slot;
+	u32			delivered;
+	u16			head;
+	u16			tail;
+	/* One word: there may be a million of these. */
+	u32			flags : 9;
+	u32			ignore : 5;
+	u32			kinds : 8;
+	u32			reporting_kinds : 8;
 };
 
 /**
@@ -108,8 +155,10 @@ struct umn_inflight {
 
 /**
  * struct umn_core - the watched ranges of an address space
- * @armed: regions that wait for an invalidation
- * @hit_once: regions that were hit once since they were read
+ * @armed: regions that wait for an invalidation, by what they ignore
+ * @marked: invalid regions that another hit changes: those with a hint by
+ *	what they ignore, the others by that and the kinds that they were hit by
+ * @used: bit n is set if umn_core.armed or .marked number n may not be empty
  * @paused: passes that have let go of the lock half-way; while there are any,
  *	nothing is armed and no hint is set
  * @batch: number of the present batch
@@ -119,8 +168,9 @@ struct umn_inflight {
  * @nr_untracked: those that found no slot
  */
 struct umn_core {
-	struct rb_root_cached	armed;
-	struct rb_root_cached	hit_once;
+	struct rb_root_cached	armed[UMN_FILTERS];
+	struct rb_root_cached	marked[UMN_FILTERS];
+	u32			used;
 	unsigned int		paused;
 	u64			batch;
 	u64			seq;
@@ -133,19 +183,30 @@ struct umn_core {
  * struct umn_pass - one invalidation on its way through the regions
  * @start: first byte
  * @last: last byte
- * @second_hits_done: the regions that had been hit before are dealt with
+ * @kind: UMMUNOTIFY_KIND_*
+ * @marked_done: the regions that had been hit before are dealt with
  * @paused: counted in umn_core.paused
  * @was_paused: was so at any time: someone may be waiting for the end of it
- * @hit: a region was hit
+ * @wake: a region was hit that wakes readers
  */
 struct umn_pass {
 	unsigned long		start;
 	unsigned long		last;
-	bool			second_hits_done;
+	u8			kind;
+	bool			marked_done;
 	bool			paused;
 	bool			was_paused;
-	bool			hit;
+	bool			wake;
 };
+
+/* Adds to a number of umn_watcher.stats, with the lock held. */
+#define umn_count(watcher, name, n)					\
+	do {								\
+		(watcher)->stats.name += (n);				\
+		if ((watcher)->mapped_stats)				\
+			WRITE_ONCE((watcher)->mapped_stats->name,	\
+				   (watcher)->stats.name);		\
+	} while (0)
 
 void umn_core_init(struct umn_core *core);
 void umn_watcher_init(struct umn_watcher *watcher, u64 *counter);
@@ -155,8 +216,10 @@ void umn_region_init(struct umn_region *region, struct umn_watcher *watcher,
 
 int umn_insert(struct umn_core *core, struct umn_region *region);
 struct umn_region *umn_find(struct umn_watcher *watcher, u64 cookie);
+struct umn_region *umn_first(struct umn_watcher *watcher);
 void umn_remove(struct umn_core *core, struct umn_region *region);
 void umn_doubt(struct umn_core *core, struct umn_region *region);
+bool umn_take_back(struct umn_core *core, struct umn_region *region);
 
 bool umn_invalidate(struct umn_core *core, struct umn_pass *pass);
 
@@ -170,7 +233,8 @@ bool umn_readable(const struct umn_watcher *watcher);
 int umn_report(struct umn_core *core, struct umn_watcher *watcher,
 	       struct ummunotify_event *events, unsigned int max);
 void umn_report_done(struct umn_core *core, struct umn_watcher *watcher,
-		     const struct ummunotify_event *events, unsigned int n);
+		     const struct ummunotify_event *events, unsigned int n,
+		     struct list_head *forgotten);
 void umn_report_failed(struct umn_core *core, struct umn_watcher *watcher);
 
 #endif /* _UMMUNOTIFY_CORE_H */

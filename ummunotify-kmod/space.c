@@ -18,15 +18,41 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/wait_bit.h>
 
-#include "space.h"
+#include "file.h"
 
 /* How long REGISTER waits before it says "invalid" instead. */
 #define UMN_INFLIGHT_TIMEOUT	HZ
 
+/* Spaces that are not freed. */
+static atomic_t nr_spaces = ATOMIC_INIT(0);
+
 static struct umn_space *space_of(struct mmu_notifier *notifier)
 {
 	return container_of(notifier, struct umn_space, notifier);
+}
+
+static u8 kind_of(const struct mmu_notifier_range *range)
+{
+	switch (range->event) {
+	case MMU_NOTIFY_UNMAP:
+		return UMMUNOTIFY_KIND_UNMAP;
+	case MMU_NOTIFY_CLEAR:
+		return UMMUNOTIFY_KIND_CLEAR;
+	case MMU_NOTIFY_PROTECTION_VMA:
+		return UMMUNOTIFY_KIND_PROTECTION_VMA;
+	case MMU_NOTIFY_PROTECTION_PAGE:
+		return UMMUNOTIFY_KIND_PROTECTION_PAGE;
+	case MMU_NOTIFY_SOFT_DIRTY:
+		return UMMUNOTIFY_KIND_SOFT_DIRTY;
+	case MMU_NOTIFY_MIGRATE:
+		return UMMUNOTIFY_KIND_MIGRATE;
+	case MMU_NOTIFY_EXCLUSIVE:
+		return UMMUNOTIFY_KIND_EXCLUSIVE;
+	default:
+		return UMMUNOTIFY_KIND_OTHER;
+	}
 }
 
 /*
@@ -35,14 +61,9 @@ static struct umn_space *space_of(struct mmu_notifier *notifier)
  */
 static bool moves_pages(const struct mmu_notifier_range *range)
 {
-	switch (range->event) {
-	case MMU_NOTIFY_PROTECTION_VMA:
-	case MMU_NOTIFY_PROTECTION_PAGE:
-	case MMU_NOTIFY_SOFT_DIRTY:
-		return false;
-	default:
-		return true;
-	}
+	return !(kind_of(range) & (UMMUNOTIFY_KIND_PROTECTION_VMA |
+				   UMMUNOTIFY_KIND_PROTECTION_PAGE |
+				   UMMUNOTIFY_KIND_SOFT_DIRTY));
 }
 
 void umn_space_wake_readers(struct umn_space *space)
@@ -53,7 +74,7 @@ void umn_space_wake_readers(struct umn_space *space)
 
 	rcu_read_lock();
 	list_for_each_entry_rcu(file, &space->files, node) {
-		if (READ_ONCE(file->async) && xchg(&file->watcher.hit, false))
+		if (READ_ONCE(file->async) && xchg(&file->watcher.signal, false))
 			kill_fasync(&file->async, SIGIO, POLL_IN);
 	}
 	rcu_read_unlock();
@@ -67,6 +88,7 @@ static void invalidate_and_unlock(struct umn_space *space,
 	struct umn_pass pass = {
 		.start	= range->start,
 		.last	= range->end - 1,
+		.kind	= kind_of(range),
 	};
 
 	while (!umn_invalidate(&space->core, &pass)) {
@@ -79,7 +101,7 @@ static void invalidate_and_unlock(struct umn_space *space,
 
 	if (pass.was_paused)
 		wake_up_all(&space->settled);
-	if (pass.hit)
+	if (pass.wake)
 		umn_space_wake_readers(space);
 }
 
@@ -130,12 +152,27 @@ static struct mmu_notifier *alloc_notifier(struct mm_struct *mm)
 	INIT_LIST_HEAD(&space->files);
 	init_waitqueue_head(&space->readable);
 	init_waitqueue_head(&space->settled);
+	atomic_inc(&nr_spaces);
 	return &space->notifier;
 }
 
 static void free_notifier(struct mmu_notifier *notifier)
 {
 	kfree(space_of(notifier));
+	if (atomic_dec_and_test(&nr_spaces))
+		wake_up_var(&nr_spaces);
+}
+
+/*
+ * Before the module goes.  mmu_notifier_synchronize() waits for a grace period,
+ * but not for the calls of free_notifier() that other CPUs are about to make.
+ */
+void umn_spaces_wait_freed(void)
+{
+	mmu_notifier_synchronize();
+	wait_var_event(&nr_spaces, !atomic_read(&nr_spaces));
+	/* The last one may not have returned: it runs with softirqs disabled. */
+	synchronize_rcu();
 }
 
 /*
@@ -184,6 +221,14 @@ int umn_space_add(struct umn_space *space, struct umn_file *file,
 	}
 	spin_unlock(&space->lock);
 	return ret;
+}
+
+/* The caller holds the lock, and frees @region. */
+void umn_space_remove(struct umn_space *space, struct umn_region *region)
+{
+	lockdep_assert_held(&space->lock);
+	umn_remove(&space->core, region);
+	space->nr_regions--;
 }
 
 /* The caller frees @file after an RCU grace period. */

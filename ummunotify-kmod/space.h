@@ -5,9 +5,7 @@
 #ifndef _UMMUNOTIFY_SPACE_H
 #define _UMMUNOTIFY_SPACE_H
 
-#include <linux/fs.h>
 #include <linux/mmu_notifier.h>
-#include <linux/mutex.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 
@@ -21,6 +19,7 @@
  * @core: the regions
  * @files: the open files
  * @nr_files: how many
+ * @nr_regions: regions of all of them
  * @readable: readers and pollers
  * @settled: waiters for invalidations in flight and for paused passes
  *
@@ -33,36 +32,19 @@ struct umn_space {
 	struct umn_core		core;
 	struct list_head	files;
 	unsigned int		nr_files;
+	unsigned int		nr_regions;
 	wait_queue_head_t	readable;
 	wait_queue_head_t	settled;
 };
 
-/**
- * struct umn_file - an open file
- * @watcher: its regions and events
- * @space: the address space that opened it
- * @node: node in umn_space.files
- * @page: holds the counter
- * @async: who wants SIGIO
- * @reading: held from taking events to handing them over
- * @used: too late for UMMUNOTIFY_EXCHANGE_FEATURES
- * @rcu: callbacks look for SIGIO receivers under RCU
- */
-struct umn_file {
-	struct umn_watcher	watcher;
-	struct umn_space	*space;
-	struct list_head	node;
-	struct page		*page;
-	struct fasync_struct	*async;
-	struct mutex		reading;
-	bool			used;
-	struct rcu_head		rcu;
-};
+struct umn_file;
 
 struct umn_space *umn_space_get(void);
+void umn_spaces_wait_freed(void);
 void umn_space_put(struct umn_space *space);
 int umn_space_add(struct umn_space *space, struct umn_file *file,
 		  unsigned int max_files);
+void umn_space_remove(struct umn_space *space, struct umn_region *region);
 void umn_space_del(struct umn_space *space, struct umn_file *file);
 bool umn_space_is_current(const struct umn_space *space);
 int umn_space_wait_unpaused(struct umn_space *space);

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * NOTE and VERIFY: does a range still have the pages that it had?
+ *
+ * Why the answer can be trusted.  The caller has kept the range pinned since
+ * before NOTE, so none of the noted frames can have been freed and be another
+ * page now: equal frames are the same pages.  VERIFY arms the region first and
+ * waits for the invalidations that had begun before; one that begins later
+ * finds the region armed and moves the generation, which the caller compares.
+ * So when the frames are looked at, every change either shows in them or will
+ * show in the generation.
+ *
+ * The frames are kept as a keyed hash of 64 bits.
+ */
+#include <linux/mm.h>
+#include <linux/random.h>
+#include <linux/sched/signal.h>
+#include <linux/siphash.h>
+#include <linux/uaccess.h>
+
+#include "file.h"
+
+/* Pages that are looked at in one go. */
+#define UMN_WALK	64
+
+static const siphash_key_t *digest_key(void)
+{
+	static siphash_key_t key __read_mostly;
+
+	get_random_once(&key, sizeof(key));
+	return &key;
+}
+
+/*
+ * The digest of the page frames of a range of the caller's.  Pages that are
+ * not there are faulted in: they differ from any that were noted.
+ */
+static int digest_frames(unsigned long start, unsigned long last, u64 *digest)
+{
+	const siphash_key_t *key = digest_key();
+	struct page *pages[UMN_WALK];
+	unsigned long left = (last - start) / PAGE_SIZE + 1;
+	int i, n;
+
+	*digest = 0;
+	while (left) {
+		n = get_user_pages_fast(start, min_t(unsigned long, left,
+						     UMN_WALK), 0, pages);
+		if (n <= 0)
+			return n ? n : -EFAULT;
+		for (i = 0; i < n; i++) {
+			*digest = siphash_2u64(*digest, page_to_pfn(pages[i]),
+					       key);
+			put_page(pages[i]);
+		}
+		start += n * PAGE_SIZE;
+		left -= n;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
+}
+
+long umn_note(struct umn_file *file, const u64 __user *arg)
+{
+	struct umn_space *space = file->space;
+	struct umn_region *region;
+	unsigned long start = 0, last = 0;
+	u64 cookie, digest;
+	int ret;
+
+	if (copy_from_user(&cookie, arg, sizeof(cookie)))
+		return -EFAULT;
+
+	spin_lock(&space->lock);
+	region = umn_find(&file->watcher, cookie);
+	if (region) {
+		start = region->span.start;
+		last = region->span.last;
+	}
+	spin_unlock(&space->lock);
+	if (!region)
+		return -EINVAL;
+
+	ret = digest_frames(start, last, &digest);
+	if (ret)
+		return ret;
+
+	/* A region of another range with this cookie gets no note. */
+	spin_lock(&space->lock);
+	region = umn_find(&file->watcher, cookie);
+	if (region && region->span.start == start && region->span.last == last) {
+		region->frames = digest;
+		region->flags |= UMN_NOTED;
+	} else {
+		ret = -EINVAL;
+	}
+	spin_unlock(&space->lock);
+	return ret;
+}
+
+long umn_verify(struct umn_file *file, const u64 __user *arg)
+{
+	struct umn_space *space = file->space;
+	struct umn_region *region;
+	unsigned long start = 0, last = 0;
+	u64 cookie, noted = 0, seq = 0, digest;
+	bool doubt = false;
+	int ret;
+
+	if (copy_from_user(&cookie, arg, sizeof(cookie)))
+		return -EFAULT;
+
+	do {
+		ret = umn_space_wait_unpaused(space);
+		if (ret)
+			return ret;
+		spin_lock(&space->lock);
+		region = umn_find(&file->watcher, cookie);
+		if (!region || !(region->flags & UMN_NOTED)) {
+			ret = -EINVAL;
+		} else if (space->core.paused) {
+			ret = -EBUSY;
+		} else {
+			doubt = !umn_take_back(&space->core, region) ||
+				space->core.nr_untracked;
+			start = region->span.start;
+			last = region->span.last;
+			noted = region->frames;
+			seq = space->core.seq;
+		}
+		spin_unlock(&space->lock);
+	} while (ret == -EBUSY);
+	if (ret)
+		return ret;
+
+	if (doubt || umn_space_wait_inflight(space, start, last, seq))
+		return 0;
+	/* The event is gone, so that failing is no answer: only dying is. */
+	ret = digest_frames(start, last, &digest);
+	if (ret == -EINTR)
+		return ret;
+	if (ret || digest != noted)
+		return 0;
+
+	spin_lock(&space->lock);
+	umn_count(&file->watcher, verified, 1);
+	spin_unlock(&space->lock);
+	return 1;
+}
