@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Stands in for the kernel's header of this name: what core.c needs of it. */
+#ifndef SHIM_BITOPS_H
+#define SHIM_BITOPS_H
+
+#include <linux/compiler.h>
+
+static inline unsigned long __ffs(unsigned long word)
+{
+	unsigned long n = 0;
+
+	if (!word)
+		shim_broken("__ffs(0)");
+	while (!(word >> n & 1))
+		n++;
+	return n;
+}
+
+#endif
