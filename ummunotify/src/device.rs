@@ -15,7 +15,8 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::error::Error;
 use crate::event::{EventBuffer, Events};
-use crate::sys::{self, CounterPage, RegisterIoctl};
+use crate::options::{Features, Kinds, Options, Watch};
+use crate::sys::{self, Generations, NegotiateIoctl, RegisterIoctl};
 
 /// What [`Device::generation`] answers outside the process that opened the device. The kernel's own
 /// counter never gets there.
@@ -29,21 +30,32 @@ pub const FOREIGN: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Device {
     file: File,
-    counter: CounterPage,
+    counter: Generations,
+    features: Features,
+    slots: Option<Slots>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    count: u32,
+    generations: Generations,
 }
 
 impl Device {
-    /// Opens [`DEVICE_PATH`](crate::DEVICE_PATH).
+    /// Opens [`DEVICE_PATH`](crate::DEVICE_PATH), with nothing beyond the interface of 2009.
     pub fn open() -> Result<Device, Error> {
-        Device::open_path(crate::DEVICE_PATH)
+        Options::new().open()
     }
 
-    /// Opens the device at `path`.
+    /// Opens the device at `path`, with nothing beyond the interface of 2009.
     pub fn open_path(path: impl AsRef<Path>) -> Result<Device, Error> {
-        let path = path.as_ref();
+        Options::new().path(path).open()
+    }
+
+    pub(crate) fn open_with(options: &Options) -> Result<Device, Error> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = open(path, flags, Mode::empty()).map(File::from).map_err(|errno| {
-            let path = path.to_path_buf();
+        let file = open(&options.path, flags, Mode::empty()).map(File::from).map_err(|errno| {
+            let path = options.path.clone();
             match errno {
                 Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => Error::NotFound { path },
                 Errno::EACCES | Errno::EPERM => Error::PermissionDenied { path },
@@ -56,8 +68,52 @@ impl Device {
             .flatten()
             .and_then(|bytes| NonZeroUsize::new(bytes as usize))
             .ok_or(Error::System { call: "sysconf", errno: Errno::EINVAL })?;
-        let counter = CounterPage::map(&file, page_size).map_err(system("mmap"))?;
-        Ok(Device { file, counter })
+        let counter = Generations::map(&file, page_size, 0).map_err(system("mmap"))?;
+
+        let mut granted = NegotiateIoctl {
+            features: options.features.bits(),
+            slots: options.slots,
+            ..NegotiateIoctl::default()
+        };
+        if !options.features.is_empty() {
+            match sys::negotiate(&file, &mut granted) {
+                Ok(()) => {}
+                // A module of 2009 grants nothing.
+                Err(Errno::ENOTTY) => granted = NegotiateIoctl::default(),
+                Err(errno) => return Err(system("negotiate")(errno)),
+            }
+        }
+        let features = Features::from_bits_truncate(granted.features);
+        let slot_bytes = NonZeroUsize::new(granted.slots as usize * size_of::<u64>());
+        let slots = slot_bytes.filter(|_| features.contains(Features::GENSLOT)).map(|bytes| {
+            let generations = Generations::map(&file, bytes, page_size.get());
+            Ok(Slots { count: granted.slots, generations: generations.map_err(system("mmap"))? })
+        });
+        Ok(Device { file, counter, features, slots: slots.transpose()? })
+    }
+
+    /// What was granted of what [`Options`] wanted.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// How many generation slots there are; they are numbered from 0.
+    pub fn slots(&self) -> u32 {
+        self.slots.as_ref().map_or(0, |slots| slots.count)
+    }
+
+    /// The generation of a slot: one load and a fence, no system call.
+    ///
+    /// It has moved before a mapping of a range with this slot changes, and stands still for
+    /// changes elsewhere. [`FOREIGN`] in a forked child.
+    ///
+    /// # Panics
+    ///
+    /// Where [`slots`](Device::slots) says that there is no such slot.
+    #[inline]
+    pub fn slot_generation(&self, slot: u32) -> u64 {
+        let slots = self.slots.as_ref().expect("generation slots were granted");
+        slots.generations.load(slot as usize)
     }
 
     /// The generation counter: one load and a fence, no system call.
@@ -66,7 +122,7 @@ impl Device {
     /// nothing that is watched has changed. [`FOREIGN`] in a forked child.
     #[inline]
     pub fn generation(&self) -> u64 {
-        self.counter.load()
+        self.counter.load(0)
     }
 
     /// Watches the pages of the `len` bytes at `start`; events name them by `cookie`.
@@ -75,19 +131,73 @@ impl Device {
     /// longer, or a signal arrives, the range is watched and reported as invalid at once.
     /// `UMMUNOTIFY_REGISTER_REGION`.
     pub fn register(&self, start: usize, len: usize, cookie: u64) -> Result<(), Error> {
+        self.register_with(start, len, cookie, Watch::new())
+    }
+
+    /// As [`register`](Device::register), with more to say about it. What asks for a feature that
+    /// was not granted is [`Error::NotGranted`].
+    pub fn register_with(
+        &self,
+        start: usize,
+        len: usize,
+        cookie: u64,
+        watch: Watch,
+    ) -> Result<(), Error> {
+        let missing = watch.needs() - self.features;
+        if !missing.is_empty() {
+            return Err(Error::NotGranted { features: missing });
+        }
+        if let Some(slot) = watch.slot
+            && slot >= self.slots()
+        {
+            return Err(Error::NoSuchSlot { slot, slots: self.slots() });
+        }
+        if !Kinds::FILTERABLE.contains(watch.ignore) {
+            return Err(Error::NotFilterable { kinds: watch.ignore - Kinds::FILTERABLE });
+        }
         let end = start.checked_add(len).ok_or(Error::RangeWraps { start, len })?;
         let region = RegisterIoctl {
             start: start as u64,
             end: end as u64,
             user_cookie: cookie,
-            flags: 0,
-            reserved: 0,
+            flags: watch.flags(),
+            reserved: watch.slot.unwrap_or(0),
         };
         sys::register(&self.file, &region).map_err(|errno| match errno {
             Errno::EINVAL => Error::CookieInUse { cookie },
             Errno::ENOSPC => Error::TooManyRegions { start: region.start, end: region.end },
             errno => system("register")(errno),
         })
+    }
+
+    /// Notes which pages the range of `cookie` has now, for [`verify`](Device::verify). Call it
+    /// when the range is pinned. `UMMUNOTIFY_NOTE`.
+    pub fn note(&self, cookie: u64) -> Result<(), Error> {
+        self.needs(Features::VERIFY)?;
+        sys::note(&self.file, cookie).map_err(|errno| match errno {
+            Errno::EINVAL => Error::UnknownCookie { cookie },
+            errno => system("note")(errno),
+        })
+    }
+
+    /// Whether the range of `cookie` still has the pages that it had at [`note`](Device::note). An
+    /// event of it that was not read is taken back, and the range is watched on.
+    ///
+    /// It holds only if the range has been pinned all the time since, and if the generation that
+    /// was loaded before this call has not moved after it. `UMMUNOTIFY_VERIFY`.
+    pub fn verify(&self, cookie: u64) -> Result<bool, Error> {
+        self.needs(Features::VERIFY)?;
+        sys::verify(&self.file, cookie).map_err(|errno| match errno {
+            Errno::EINVAL => Error::UnknownCookie { cookie },
+            errno => system("verify")(errno),
+        })
+    }
+
+    fn needs(&self, features: Features) -> Result<(), Error> {
+        match features - self.features {
+            missing if missing.is_empty() => Ok(()),
+            missing => Err(Error::NotGranted { features: missing }),
+        }
     }
 
     /// Stops watching the range of `cookie`. An event of it that was not read is dropped.

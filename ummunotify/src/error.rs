@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use crate::options::{Features, Kinds};
+
 /// Why a call on the device failed.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -79,6 +81,26 @@ pub enum Error {
     UnknownEvent {
         /// The event's `type`.
         kind: u32,
+    },
+    /// A feature was used that was not granted, because it was not wanted or this module has it not.
+    #[error("{features:?} was not granted: ask for it in Options, and look at Device::features")]
+    NotGranted {
+        /// What is missing.
+        features: Features,
+    },
+    /// There is no such generation slot.
+    #[error("there is no generation slot {slot}: {slots} were granted, from 0")]
+    NoSuchSlot {
+        /// The slot that was asked for.
+        slot: u32,
+        /// How many there are.
+        slots: u32,
+    },
+    /// A change of this kind takes pages away, so it cannot be ignored.
+    #[error("{kinds:?} cannot be ignored; Kinds::FILTERABLE can")]
+    NotFilterable {
+        /// What was to be ignored.
+        kinds: Kinds,
     },
     /// Any other failure of a system call.
     #[error("{call} on the ummunotify device failed: {errno}")]

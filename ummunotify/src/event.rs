@@ -1,7 +1,10 @@
 //! What the kernel reports.
 
 use crate::error::Error;
-use crate::sys::{EVENT_FLAG_HINT, EVENT_INVAL, EVENT_LAST, EVENT_SIZE, RawEvent};
+use crate::options::Kinds;
+use crate::sys::{
+    EVENT_FLAG_HINT, EVENT_INVAL, EVENT_KINDS_SHIFT, EVENT_LAST, EVENT_SIZE, RawEvent,
+};
 
 /// One event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct Invalid {
     /// Whether `start..end` is what was hit. If not, the range was hit more than once, and
     /// `start..end` is all of it.
     pub exact: bool,
+    /// By which kinds of change, with [`Features::KINDS`](crate::Features::KINDS); else empty.
+    pub kinds: Kinds,
 }
 
 /// Room for the events of one [`Device::read`](crate::Device::read): 128, as many as the kernel
@@ -88,6 +93,7 @@ impl Iterator for Events<'_> {
                 start: raw.hint_start,
                 end: raw.hint_end,
                 exact: raw.flags & EVENT_FLAG_HINT != 0,
+                kinds: Kinds::from_bits_retain(raw.flags >> EVENT_KINDS_SHIFT),
             }),
         })
     }
@@ -131,7 +137,7 @@ mod tests {
 
     const HIT: RawEvent = RawEvent {
         kind: EVENT_INVAL,
-        flags: 1,
+        flags: 1 | 2 << 8,
         hint_start: 10,
         hint_end: 20,
         user_cookie_counter: 7,
@@ -146,9 +152,9 @@ mod tests {
 
     #[test]
     fn events_come_out_as_the_kernel_put_them_in() {
-        let (buffer, len) = buffer(&[HIT, RawEvent { flags: 0, ..HIT }, LAST]);
+        let (buffer, len) = buffer(&[HIT, RawEvent { flags: 2 << 8, ..HIT }, LAST]);
         let events: Vec<_> = buffer.events(len).unwrap().collect();
-        let hit = Invalid { cookie: 7, start: 10, end: 20, exact: true };
+        let hit = Invalid { cookie: 7, start: 10, end: 20, exact: true, kinds: Kinds::CLEAR };
         assert_eq!(
             events,
             [

@@ -28,6 +28,12 @@
 //! `register` waits for changes in flight, so pinning again after an event without registering
 //! again may pin the old pages.
 //!
+//! # Beyond 2009
+//!
+//! [`Options`] asks for more: [`Watch::ignore`] spares events that no pinned page feels, and
+//! [`Device::slot_generation`] tells of one range at a time. A kernel grants what it has, and
+//! [`Device::features`] says what that is.
+//!
 //! # Fork
 //!
 //! A device belongs to the address space that opened it. In a forked child `generation` answers
@@ -36,11 +42,13 @@
 mod device;
 mod error;
 mod event;
+mod options;
 mod sys;
 
 pub use device::{Device, FOREIGN};
 pub use error::Error;
 pub use event::{Event, EventBuffer, Events, Invalid};
+pub use options::{Features, Kinds, Options, Watch};
 
 /// Where the kernel module puts its device.
 pub const DEVICE_PATH: &str = "/dev/ummunotify";

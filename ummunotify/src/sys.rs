@@ -44,6 +44,26 @@ pub(crate) const EVENT_SIZE: usize = size_of::<RawEvent>();
 
 const _: () = assert!(size_of::<RegisterIoctl>() == 32 && EVENT_SIZE == 32);
 
+/// `struct ummunotify_negotiate`
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct NegotiateIoctl {
+    pub size: u32,
+    pub features: u32,
+    pub slots: u32,
+    pub kinds: u32,
+    pub max_regions: u32,
+    pub max_batch: u32,
+}
+
+/// `UMMUNOTIFY_REGISTER_SLOT`
+pub(crate) const REGISTER_SLOT: u32 = 1 << 10;
+/// `UMMUNOTIFY_EVENT_KINDS_SHIFT`
+pub(crate) const EVENT_KINDS_SHIFT: u32 = 8;
+
+nix::ioctl_readwrite_bad!(ioctl_negotiate, nix::request_code_none!(b'U', 4), NegotiateIoctl);
+nix::ioctl_write_ptr!(ioctl_note, b'U', 8, u64);
+nix::ioctl_write_ptr!(ioctl_verify, b'U', 9, u64);
 nix::ioctl_write_ptr!(ioctl_register, b'U', 2, RegisterIoctl);
 nix::ioctl_write_ptr!(ioctl_unregister, b'U', 3, u64);
 
@@ -60,48 +80,78 @@ pub(crate) fn unregister(file: &File, cookie: u64) -> Result<(), Errno> {
     unsafe { ioctl_unregister(file.as_raw_fd(), &cookie) }.map(drop)
 }
 
-/// The page that the kernel counts in, mapped read-only.
+/// `UMMUNOTIFY_NEGOTIATE`
+pub(crate) fn negotiate(file: &File, wanted: &mut NegotiateIoctl) -> Result<(), Errno> {
+    wanted.size = size_of::<NegotiateIoctl>() as u32;
+    // SAFETY: the kernel reads and writes as many bytes as `size` says, which the live reference
+    // has, and keeps no pointer to them.
+    unsafe { ioctl_negotiate(file.as_raw_fd(), wanted) }.map(drop)
+}
+
+/// `UMMUNOTIFY_NOTE`
+pub(crate) fn note(file: &File, cookie: u64) -> Result<(), Errno> {
+    // SAFETY: the kernel reads 8 bytes from a live local, and keeps no pointer to it.
+    unsafe { ioctl_note(file.as_raw_fd(), &cookie) }.map(drop)
+}
+
+/// `UMMUNOTIFY_VERIFY`
+pub(crate) fn verify(file: &File, cookie: u64) -> Result<bool, Errno> {
+    // SAFETY: the kernel reads 8 bytes from a live local, and keeps no pointer to it.
+    unsafe { ioctl_verify(file.as_raw_fd(), &cookie) }.map(|same| same != 0)
+}
+
+/// Generations that the kernel counts up, mapped read-only: the counter, or the slots.
 #[derive(Debug)]
-pub(crate) struct CounterPage {
-    counter: NonNull<AtomicU64>,
+pub(crate) struct Generations {
+    first: NonNull<AtomicU64>,
     bytes: NonZeroUsize,
 }
 
 // SAFETY: the mapping is owned by this value, belongs to the process and not to a thread, and is
 // only ever read, by atomic loads.
-unsafe impl Send for CounterPage {}
+unsafe impl Send for Generations {}
 // SAFETY: as above.
-unsafe impl Sync for CounterPage {}
+unsafe impl Sync for Generations {}
 
-impl CounterPage {
-    pub(crate) fn map(file: impl AsFd, bytes: NonZeroUsize) -> Result<CounterPage, Errno> {
+impl Generations {
+    /// Maps `bytes`, whole pages, at `offset` of the file.
+    pub(crate) fn map(
+        file: impl AsFd,
+        bytes: NonZeroUsize,
+        offset: usize,
+    ) -> Result<Generations, Errno> {
+        let (prot, flags) = (ProtFlags::PROT_READ, MapFlags::MAP_SHARED);
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing in use.
-        let page =
-            unsafe { mmap(None, bytes, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) }?;
-        Ok(CounterPage { counter: page.cast(), bytes })
+        let first = unsafe { mmap(None, bytes, prot, flags, file, offset as i64) }?;
+        Ok(Generations { first: first.cast(), bytes })
     }
 
-    /// Loads the counter.
+    /// Loads number `index`.
     ///
     /// An atomic load from read-only memory is only sure to be a plain load when it is relaxed
     /// (`std::sync::atomic`, "Atomic accesses to read-only memory"), so the order comes from the
     /// fence. It pairs with the kernel's increment, which the kernel makes before it changes a page
-    /// table entry: reads after this call see a world no older than the counter.
+    /// table entry: reads after this call see a world no older than the generation.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no such number.
     #[inline]
-    pub(crate) fn load(&self) -> u64 {
-        // SAFETY: `counter` points to the start of a mapping that lives as long as `self`, is
-        // page-aligned and at least eight bytes long. The kernel backs it with a page for as long
-        // as it is mapped (in a forked child, with a page of ones).
-        let value = unsafe { self.counter.as_ref() }.load(Ordering::Relaxed);
+    pub(crate) fn load(&self, index: usize) -> u64 {
+        assert!(index < self.bytes.get() / size_of::<u64>(), "no generation {index}");
+        // SAFETY: the mapping lives as long as `self`, is page-aligned, and the index is inside.
+        // The kernel backs it with pages for as long as it is mapped (in a forked child, with
+        // ones).
+        let value = unsafe { self.first.add(index).as_ref() }.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
         value
     }
 }
 
-impl Drop for CounterPage {
+impl Drop for Generations {
     fn drop(&mut self) {
         // SAFETY: `map` made exactly this mapping, and no reference to it outlives `self`. The call
         // can only fail for arguments that are not a mapping's.
-        let _ = unsafe { munmap(self.counter.cast(), self.bytes.get()) };
+        let _ = unsafe { munmap(self.first.cast(), self.bytes.get()) };
     }
 }
