@@ -1,7 +1,7 @@
 //! The kernel's word.
 
 use parking_lot::Mutex;
-use ummunotify::{Device, Event, EventBuffer};
+use ummunotify::{Device, Event, EventBuffer, Features, Kinds, Options, Watch};
 
 use super::{Cookie, Monitor, MonitorError};
 use crate::range::AddressRange;
@@ -18,7 +18,7 @@ pub struct Ummunotify {
 impl Ummunotify {
     /// Opens `/dev/ummunotify`.
     pub fn open() -> Result<Ummunotify, ummunotify::Error> {
-        Ok(Ummunotify::from(Device::open()?))
+        Ok(Ummunotify::from(Options::new().features(Features::FILTER).open()?))
     }
 
     /// The device, to be polled: when it is readable, [`Cache::drain`](crate::Cache::drain) has
@@ -29,6 +29,7 @@ impl Ummunotify {
 }
 
 impl From<Device> for Ummunotify {
+    /// Uses what the device was granted, and needs nothing of it.
     fn from(device: Device) -> Ummunotify {
         Ummunotify { device, buffer: Mutex::new(EventBuffer::new()) }
     }
@@ -41,7 +42,13 @@ impl Monitor for Ummunotify {
     }
 
     fn watch(&self, cookie: Cookie, range: AddressRange) -> Result<(), MonitorError> {
-        Ok(self.device.register(range.start(), range.len(), cookie.0)?)
+        let mut watch = Watch::new();
+        if self.device.features().contains(Features::FILTER) {
+            // None of these gives the program another page: what is pinned stays, and what is not
+            // pinned is copied later, with an event of its own.
+            watch = watch.ignore(Kinds::FILTERABLE);
+        }
+        Ok(self.device.register_with(range.start(), range.len(), cookie.0, watch)?)
     }
 
     fn unwatch(&self, cookie: Cookie) -> Result<(), MonitorError> {
