@@ -7,3 +7,4 @@ pub mod pinned;
 #[cfg(feature = "guest")]
 pub mod rdma;
 pub mod rows;
+pub mod truth;

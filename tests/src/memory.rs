@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::FileExt;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,16 +22,28 @@ macro_rules! raw {
     };
 }
 
-/// What [`raw!`] calls; every argument fills a register.
+/// As [`raw!`], for a call that may fail: returns what the kernel said.
+#[macro_export]
+macro_rules! attempt {
+    ($call:ident $(, $arg:expr)* $(,)?) => {
+        $crate::memory::attempted_call(libc::$call, &[$({ let arg = $arg; arg as usize }),*])
+    };
+}
+
+/// What [`raw!`] calls.
 pub fn system_call(name: &str, number: i64, args: &[usize]) -> usize {
+    attempted_call(number, args).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// What [`attempt!`](crate::attempt) calls; every argument fills a register.
+pub fn attempted_call(number: i64, args: &[usize]) -> io::Result<usize> {
     let mut all = [0; 6];
     all[..args.len()].copy_from_slice(args);
     let [a, b, c, d, e, f] = all;
     // SAFETY: the tests make system calls on memory that they mapped themselves and that no
     // reference points into, and give buffers of the size that the call asks for.
     let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
-    assert!(result >= 0, "{name}: {}", io::Error::last_os_error());
-    result as usize
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as usize) }
 }
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -82,13 +95,31 @@ impl Memory {
     /// `pages` pages of a memfd, mapped shared.
     pub fn shared(pages: usize) -> Memory {
         let bytes = pages * page_size();
-        let name = c"regcache-test";
-        let fd = raw!(SYS_memfd_create, name.as_ptr(), 0);
-        // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
-        let file = unsafe { File::from_raw_fd(fd as i32) };
+        let file = memfd();
         file.set_len(bytes as u64).expect("ftruncate");
         let memory = Memory::map(bytes, libc::MAP_SHARED, Some(file));
         memory.fill(1);
+        memory
+    }
+
+    /// Huge pages of 2 MiB from the pool, as a memfd, mapped shared.
+    pub fn shared_hugetlb(count: usize) -> Memory {
+        let bytes = count * (2 << 20);
+        let file = new_memfd(libc::MFD_HUGETLB);
+        file.set_len(bytes as u64).expect("ftruncate");
+        let memory = Memory::map(bytes, libc::MAP_SHARED, Some(file));
+        memory.fill(1);
+        memory
+    }
+
+    /// A page of machine code that does nothing, in a memfd, mapped private and read-only.
+    pub fn code() -> Memory {
+        const NOP: u8 = 0x90;
+        let file = memfd();
+        file.write_all_at(&vec![NOP; page_size()], 0).expect("fill a memfd");
+        let memory = Memory::map(page_size(), libc::MAP_PRIVATE, Some(file));
+        let prot = libc::PROT_READ | libc::PROT_EXEC;
+        raw!(SYS_mprotect, memory.range.start(), memory.range.len(), prot);
         memory
     }
 
@@ -158,6 +189,17 @@ impl Memory {
     }
 }
 
+/// An empty file in memory.
+pub fn memfd() -> File {
+    new_memfd(0)
+}
+
+fn new_memfd(flags: u32) -> File {
+    let fd = raw!(SYS_memfd_create, c"regcache-test".as_ptr(), libc::MFD_CLOEXEC | flags);
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+    unsafe { File::from_raw_fd(fd as i32) }
+}
+
 /// An address where the kernel places nothing unasked: what a test unmaps stays unmapped, whatever
 /// other threads do, and no two memories share a block of 2 MiB.
 fn lonely_address(bytes: usize) -> usize {
@@ -183,5 +225,42 @@ pub fn in_child(body: impl FnOnce()) {
             let status = waitpid(child, None).expect("waitpid");
             assert_eq!(status, WaitStatus::Exited(child, 0), "the child failed");
         }
+    }
+}
+
+/// A forked child that does nothing but share what private memory its parent had. It ends when this
+/// is dropped.
+#[derive(Debug)]
+pub struct Sharer {
+    pid: i32,
+    quit: i32,
+}
+
+impl Sharer {
+    /// Forks it.
+    pub fn fork() -> Sharer {
+        let mut ends = [0_i32; 2];
+        raw!(SYS_pipe2, ends.as_mut_ptr(), libc::O_CLOEXEC);
+        let [wait, quit] = ends;
+        // SAFETY: the child makes three system calls and leaves by _exit.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork: {}", io::Error::last_os_error());
+        if pid == 0 {
+            // SAFETY: as above.
+            unsafe {
+                libc::close(quit);
+                libc::read(wait, [0_u8; 1].as_mut_ptr().cast(), 1);
+                libc::_exit(0)
+            }
+        }
+        raw!(SYS_close, wait);
+        Sharer { pid, quit }
+    }
+}
+
+impl Drop for Sharer {
+    fn drop(&mut self) {
+        raw!(SYS_close, self.quit);
+        raw!(SYS_wait4, self.pid, 0, 0, 0);
     }
 }
