@@ -3,16 +3,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::command::Run;
-use crate::guest::{Guest, Job, Options};
-use crate::kernel::Kernel;
-use crate::workspace::{Workspace, cargo};
-use crate::{host, module, picture};
+use crate::guest::Options;
+use crate::picture;
+use crate::program::Program;
+use crate::workspace::Workspace;
 
 /// What `cargo xtask demo` is told.
 #[derive(clap::Args)]
@@ -62,41 +60,16 @@ pub fn main(args: Args) -> Result<u8> {
 
 /// Builds the demonstration and runs it where there is a device.
 fn run(workspace: Workspace, args: Args, summary: &Path) -> Result<u8> {
-    let here = args.options.stays_here();
-    host::provide(&[
-        host::WORKSPACE,
-        if here { &[] } else { host::GUEST },
-        if here { &[] } else { host::MODULE },
-    ])?;
-    let words = ["build", "--release", "-p", "examples", "--features", "rdma", "--bin", "demo"];
-    let mut build = Command::new(cargo());
-    build.args(words).current_dir(&workspace.root);
-    if let Some(libclang) = host::libclang() {
-        build.env("LIBCLANG_PATH", libclang);
-    }
-    build.run()?;
     if summary.exists() {
         // What an earlier run found must not pass for this one's.
         fs::remove_file(summary).with_context(|| format!("cannot remove {}", summary.display()))?;
     }
-    let program = workspace.target.join("release/demo");
-    let [program, out] =
-        [program.as_path(), summary].map(|path| path.to_string_lossy().into_owned());
-    let job =
-        Job { words: vec![program, "--out".to_owned(), out], directory: workspace.root.clone() };
-    if here {
-        return job.run_here(&mut |_| ())?.status();
-    }
-    let kernel = Kernel::provide(&workspace, args.options.kernel)?;
-    let modules = module::build(&workspace, &kernel)?;
-    eprintln!("xtask: booting a guest ...");
-    let guest = Guest {
-        workspace,
-        kernel,
-        insert: vec![modules.main],
+    let program = Program {
+        package: "examples",
+        features: "rdma",
+        name: "demo",
+        arguments: vec!["--out".to_owned(), summary.to_string_lossy().into_owned()],
         rdma: true,
-        memory: args.options.memory,
-        timeout: Duration::from_secs(args.timeout),
     };
-    guest.run(&job, &mut |_| ())?.status()
+    program.run(workspace, &args.options, Duration::from_secs(args.timeout))
 }

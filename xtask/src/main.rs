@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds the kernel module, boots a throw-away guest where
 //! this machine has no device, and tests and demonstrates everything there.
 
+mod bench;
 mod command;
 mod console;
 mod demo;
@@ -13,7 +14,10 @@ mod machine;
 mod module;
 mod native;
 mod picture;
+mod program;
+mod ratios;
 mod selftests;
+mod svg;
 mod tally;
 mod test;
 mod workspace;
@@ -39,6 +43,8 @@ enum Task {
     /// Corrupt transfers on purpose, with and without regcache, and draw the
     /// result
     Demo(demo::Args),
+    /// Measure, and draw the result
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +52,7 @@ fn main() -> ExitCode {
         Task::Guest(args) => guest::main(args),
         Task::Test(args) => test::main(args),
         Task::Demo(args) => demo::main(args),
+        Task::Bench(args) => bench::main(args),
     };
     match result {
         Ok(status) => ExitCode::from(status),

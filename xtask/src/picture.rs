@@ -1,10 +1,10 @@
 //! Draws the demonstration's result for the README: an SVG with a background
 //! of its own, so that it can be read on light and on dark pages.
 
-use std::fmt::Write;
-
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+
+use crate::svg::{FAINT, GRID, INK, MARGIN, Svg, small, value};
 
 /// What the demonstration writes.
 #[derive(Deserialize)]
@@ -38,8 +38,8 @@ const MODES: [Mode; 3] = [
     Mode { key: "regcache", label: "regcache", color: "#3f9168" },
 ];
 
-const WIDTH: f64 = 860.0;
-const MARGIN: f64 = 32.0;
+const TITLE: &str = "Corrupted transfers, by what happened to the memory";
+
 /// Where bars begin: right of the longest name of a way.
 const LEFT: f64 = 236.0;
 /// The longest bar; what is right of it is for its label.
@@ -51,10 +51,6 @@ const GROUP: f64 = 53.0;
 /// The same for the thicker bars of the times.
 const ROW: f64 = 18.0;
 const GROUP_OF_TIMES: f64 = 68.0;
-
-const INK: &str = "#24292f";
-const FAINT: &str = "#656d76";
-const GRID: &str = "#eaeef2";
 
 /// The picture of a summary in JSON.
 pub fn draw(json: &str) -> Result<String> {
@@ -72,52 +68,16 @@ pub fn draw(json: &str) -> Result<String> {
     if ways.is_empty() {
         bail!("the summary has no rows");
     }
-    let mut svg = Svg::default();
+    let mut svg = Svg::new(TITLE);
     let mut y = svg.heading();
     y = svg.corruption(y, rows, &ways);
     y = svg.time(y + 30.0, rows, &ways);
     Ok(svg.finish(y + 14.0))
 }
 
-#[derive(Default)]
-struct Svg {
-    body: String,
-}
-
 impl Svg {
-    fn text(&mut self, x: f64, y: f64, style: &str, text: &str) {
-        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        self.push(&format!(r#"<text x="{x:.1}" y="{y:.1}" {style}>{text}</text>"#));
-    }
-
-    fn bar(&mut self, x: f64, y: f64, width: f64, height: f64, color: &str) {
-        let radius = 2.0_f64.min(width / 2.0);
-        self.push(&format!(
-            r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" rx="{radius:.1}" fill="{color}"/>"#
-        ));
-    }
-
-    fn line(&mut self, x: f64, from: f64, to: f64, color: &str) {
-        self.push(&format!(
-            r#"<line x1="{x:.1}" y1="{from:.1}" x2="{x:.1}" y2="{to:.1}" stroke="{color}"/>"#
-        ));
-    }
-
-    fn push(&mut self, element: &str) {
-        self.body += "  ";
-        self.body += element;
-        self.body += "\n";
-    }
-
     /// The title and what the colours mean. Returns where the next thing goes.
     fn heading(&mut self) -> f64 {
-        let title = "Corrupted transfers, by what happened to the memory";
-        self.text(
-            MARGIN,
-            46.0,
-            &format!(r#"font-size="20" font-weight="600" fill="{INK}""#),
-            title,
-        );
         let note =
             "RDMA sends between registered buffers: share of transfers that delivered wrong bytes";
         self.text(MARGIN, 69.0, &small(FAINT), note);
@@ -215,30 +175,6 @@ impl Svg {
         self.line(LEFT, top, y, FAINT);
         y
     }
-
-    fn finish(self, height: f64) -> String {
-        let mut svg = String::new();
-        // Writing to a string cannot fail.
-        let _ = write!(
-            svg,
-            r##"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH:.0}" height="{height:.0}" viewBox="0 0 {WIDTH:.0} {height:.0}" font-family="-apple-system, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif" role="img" aria-label="Corrupted transfers, by what happened to the memory">
-  <rect x="0.5" y="0.5" width="{:.0}" height="{:.0}" rx="10" fill="#ffffff" stroke="#d0d7de"/>
-{}</svg>
-"##,
-            WIDTH - 1.0,
-            height - 1.0,
-            self.body
-        );
-        svg
-    }
-}
-
-fn small(color: &str) -> String {
-    format!(r#"font-size="13" fill="{color}""#)
-}
-
-fn value(color: &str) -> String {
-    format!(r#"font-size="11" font-weight="600" fill="{color}""#)
 }
 
 /// Nothing but no corruption at all is drawn as 0.

@@ -1,0 +1,362 @@
+//! What the kernel module costs: registering, changes of mappings that it watches and that it does
+//! not, fork, memory. Runs where the module is loaded, as root; `cargo xtask bench kernel` does that
+//! in a guest.
+
+use std::fs;
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use regcache::registrar::{IoUring, Registrar};
+use regcache::{Access, AddressRange, page_size};
+use regcache_benches::row::{Row, table};
+use regcache_benches::worker::{Turn, Worker, compare};
+use ummunotify::{Device, Event, EventBuffer, Features, Kinds, Options, Watch};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const TURNS: usize = 15;
+const MILLION: usize = 1 << 20;
+
+/// Where regions are watched: every other page from here. The pages between are free.
+const SPAN: usize = 1 << 40;
+/// Far from there.
+const ELSEWHERE: usize = 1 << 36;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kernel: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let out = std::env::args().nth(1);
+    Device::open()?;
+    let mut rows = Vec::new();
+    let mut done = |row: Row| {
+        println!("{}", table(std::slice::from_ref(&row)).lines().nth(1).unwrap_or_default());
+        rows.push(row);
+    };
+    memory_of_a_region(&mut done)?;
+    munmap_of_unwatched_memory(&mut done)?;
+    registering(&mut done)?;
+    munmap_of_watched_memory(&mut done)?;
+    reading_events(&mut done)?;
+    fork_with_pins(&mut done)?;
+    println!("\n{}", table(&rows));
+    if let Some(out) = out {
+        let json = serde_json::json!({ "rows": rows });
+        fs::write(&out, serde_json::to_string_pretty(&json)?)?;
+    }
+    Ok(())
+}
+
+fn open() -> Device {
+    Options::new().features(Features::FILTER | Features::VERIFY).open().expect("/dev/ummunotify")
+}
+
+/// A device that watches `regions` pages from [`SPAN`], every other one.
+fn watching(regions: usize) -> Device {
+    let device = open();
+    for n in 0..regions {
+        device.register(SPAN + 2 * n * page_size(), page_size(), n as u64).expect("register");
+    }
+    device
+}
+
+fn map(addr: usize, pages: usize) {
+    let flags =
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE | libc::MAP_POPULATE;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: NOREPLACE replaces nothing.
+    let at = unsafe { libc::mmap(addr as *mut _, pages * page_size(), prot, flags, -1, 0) };
+    assert_eq!(at as usize, addr, "{}", std::io::Error::last_os_error());
+}
+
+fn unmap(addr: usize, pages: usize) {
+    // SAFETY: only called for what `map` mapped, which nobody refers to.
+    assert_eq!(unsafe { libc::munmap(addr as *mut _, pages * page_size()) }, 0);
+}
+
+/// Nanoseconds of one munmap of a page, on average over the addresses.
+fn time_munmaps(addrs: impl Iterator<Item = usize>) -> f64 {
+    let (mut nanos, mut count) = (0, 0);
+    for addr in addrs {
+        map(addr, 1);
+        let start = Instant::now();
+        unmap(addr, 1);
+        nanos += start.elapsed().as_nanos();
+        count += 1;
+    }
+    nanos as f64 / f64::from(count)
+}
+
+const MUNMAPS: usize = 400;
+
+/// The three places where memory is unmapped.
+#[derive(Clone, Copy)]
+enum Place {
+    Outside,
+    OneGap,
+    ManyGaps,
+}
+
+impl Place {
+    fn addrs(self) -> Box<dyn Iterator<Item = usize>> {
+        let gap = |n: usize| SPAN + (2 * (n % MILLION) + 1) * page_size();
+        match self {
+            Place::Outside => Box::new((0..MUNMAPS).map(|_| ELSEWHERE)),
+            Place::OneGap => Box::new((0..MUNMAPS).map(move |_| gap(MILLION / 2))),
+            // A stride that is no divisor of the number of gaps visits all of them.
+            Place::ManyGaps => Box::new((0..MUNMAPS).map(move |n| gap(n * 786_433))),
+        }
+    }
+}
+
+fn munmap_of_unwatched_memory(done: &mut impl FnMut(Row)) -> Result<()> {
+    let worker = |regions: Option<usize>, place: Place| {
+        Worker::new(move || -> Turn {
+            let device = regions.map(watching);
+            Box::new(move || {
+                black_box(&device);
+                time_munmaps(place.addrs())
+            })
+        })
+    };
+    for (name, place, bar) in [
+        ("outside the span", Place::Outside, Some(1.10)),
+        ("in one gap", Place::OneGap, Some(1.10)),
+        ("in many gaps", Place::ManyGaps, None),
+    ] {
+        let mut open = worker(Some(0), place)?;
+        for (text, regions) in [("1k", 1 << 10), ("64k", 1 << 16), ("1M", MILLION)] {
+            let mut subject = worker(Some(regions), place)?;
+            let measure = format!("munmap of unwatched memory, {name}, {text} watched, ns");
+            let row = compare(&measure, TURNS, &mut open, &mut subject);
+            done(match bar {
+                Some(bar) if regions == MILLION => row.at_most(bar),
+                _ => row,
+            });
+        }
+        let mut closed = worker(None, place)?;
+        let measure = format!("munmap, {name}, device open (baseline: closed), ns");
+        done(compare(&measure, TURNS, &mut closed, &mut open));
+    }
+    Ok(())
+}
+
+/// Registers and unregisters 1,000 more, spread over what is watched.
+fn registering(done: &mut impl FnMut(Row)) -> Result<()> {
+    const MORE: usize = 1000;
+    let worker = |regions: usize, unregister: bool| {
+        Worker::new(move || -> Turn {
+            let device = watching(regions);
+            Box::new(move || {
+                let cookie = |n: usize| (MILLION + n) as u64;
+                let start = Instant::now();
+                for n in 0..MORE {
+                    let addr = SPAN + 2 * (n * 786_433 % regions) * page_size();
+                    device.register(addr, page_size(), cookie(n)).expect("register");
+                }
+                let registered = start.elapsed();
+                let start = Instant::now();
+                for n in 0..MORE {
+                    device.unregister(cookie(n)).expect("unregister");
+                }
+                let elapsed = if unregister { start.elapsed() } else { registered };
+                elapsed.as_nanos() as f64 / MORE as f64
+            })
+        })
+    };
+    for (name, unregister) in [("register", false), ("unregister", true)] {
+        let mut baseline = worker(1 << 10, unregister)?;
+        for (text, regions) in [("64k", 1 << 16), ("1M", MILLION)] {
+            let mut subject = worker(regions, unregister)?;
+            let measure = format!("{name}, {text} watched (baseline: 1k), ns");
+            let row = compare(&measure, TURNS, &mut baseline, &mut subject);
+            let promised = regions == MILLION && !unregister;
+            done(if promised { row.at_most(3.0) } else { row });
+        }
+    }
+    Ok(())
+}
+
+fn munmap_of_watched_memory(done: &mut impl FnMut(Row)) -> Result<()> {
+    const PAGES: usize = 1 << 12;
+    let worker = |regions: usize| {
+        Worker::new(move || -> Turn {
+            let device = open();
+            let mut buffer = EventBuffer::new();
+            Box::new(move || {
+                map(ELSEWHERE, PAGES);
+                for n in 0..regions {
+                    let addr = ELSEWHERE + n * page_size();
+                    device.register(addr, page_size(), n as u64).expect("register");
+                }
+                let start = Instant::now();
+                unmap(ELSEWHERE, PAGES);
+                let elapsed = start.elapsed();
+                while device.read(&mut buffer).expect("read").len() > 0 {}
+                for n in 0..regions {
+                    device.unregister(n as u64).expect("unregister");
+                }
+                elapsed.as_nanos() as f64 / 1000.0
+            })
+        })
+    };
+    let mut baseline = worker(0)?;
+    for regions in [1, 64, PAGES] {
+        let mut subject = worker(regions)?;
+        let measure = format!("munmap of {PAGES} pages that covers {regions} watched, us");
+        done(compare(&measure, TURNS, &mut baseline, &mut subject));
+    }
+    Ok(())
+}
+
+fn reading_events(done: &mut impl FnMut(Row)) -> Result<()> {
+    const REGIONS: usize = 1 << 14;
+    let device = open();
+    let mut buffer = EventBuffer::new();
+    map(ELSEWHERE, REGIONS);
+    for n in 0..REGIONS {
+        device.register(ELSEWHERE + n * page_size(), page_size(), n as u64)?;
+    }
+    unmap(ELSEWHERE, REGIONS);
+    let start = Instant::now();
+    let mut events = 0;
+    loop {
+        let read = device.read(&mut buffer)?;
+        if read.len() == 0 {
+            break;
+        }
+        events += read.filter(|event| matches!(event, Event::Invalid(_))).count();
+    }
+    let nanos = start.elapsed().as_nanos() as f64;
+    assert_eq!(events, REGIONS, "every event is read once");
+    done(Row::alone("reading an event, ns", nanos / REGIONS as f64));
+    Ok(())
+}
+
+/// fork with 10,000 pinned pages, watched with a filter, against the same pins unwatched.
+fn fork_with_pins(done: &mut impl FnMut(Row)) -> Result<()> {
+    const PINS: usize = 10_000;
+    #[derive(Clone, Copy)]
+    enum Wanted {
+        Micros,
+        Events,
+    }
+    let worker = |watched: bool, huge: bool, wanted: Wanted| {
+        Worker::new(move || -> Turn {
+            let addr = ELSEWHERE;
+            map_for_pins(addr, PINS, huge);
+            let ring = IoUring::new(PINS as u32).expect("io_uring");
+            let device = open();
+            for n in 0..PINS {
+                let start = addr + n * page_size();
+                if watched {
+                    let watch = Watch::new().ignore(Kinds::FILTERABLE);
+                    device.register_with(start, page_size(), n as u64, watch).expect("register");
+                }
+                let range = AddressRange::new(start, page_size()).expect("a page");
+                // SAFETY: an io_uring has no peer.
+                unsafe { ring.register(range, Access::LOCAL_WRITE) }.expect("pin");
+            }
+            let mut buffer = EventBuffer::new();
+            while device.read(&mut buffer).expect("read").len() > 0 {}
+            Box::new(move || {
+                let before = device.generation();
+                let start = Instant::now();
+                // SAFETY: the child only leaves.
+                let pid = unsafe { libc::fork() };
+                if pid == 0 {
+                    // SAFETY: _exit(2) runs no code of this process any more.
+                    unsafe { libc::_exit(0) }
+                }
+                let elapsed = start.elapsed().as_nanos() as f64 / 1000.0;
+                // SAFETY: no status is asked for.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+                black_box(&ring);
+                let mut events = 0;
+                loop {
+                    let read = device.read(&mut buffer).expect("read");
+                    if read.len() == 0 {
+                        break;
+                    }
+                    events += read.filter(|event| matches!(event, Event::Invalid(_))).count();
+                }
+                assert_eq!(device.generation() > before, events > 0, "events move the counter");
+                match wanted {
+                    Wanted::Micros => elapsed,
+                    Wanted::Events => events as f64,
+                }
+            })
+        })
+    };
+    for (name, huge) in [("4 KiB pages", false), ("huge pages", true)] {
+        let mut baseline = worker(false, huge, Wanted::Micros)?;
+        let mut subject = worker(true, huge, Wanted::Micros)?;
+        let measure = format!("fork, {PINS} pins watched (baseline: unwatched), {name}, us");
+        done(compare(&measure, TURNS, &mut baseline, &mut subject).at_most(1.10));
+        let events = worker(true, huge, Wanted::Events)?.turn();
+        done(Row::alone(format!("fork, {PINS} pins watched, {name}, events"), events).at_most(0.0));
+    }
+    Ok(())
+}
+
+fn map_for_pins(addr: usize, pages: usize, huge: bool) {
+    let bytes = (pages * page_size()).next_multiple_of(2 << 20);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: NOREPLACE replaces nothing; the advice and the writes are for that mapping only.
+    unsafe {
+        assert_eq!(libc::mmap(addr as *mut _, bytes, prot, flags, -1, 0) as usize, addr);
+        let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        assert_eq!(libc::madvise(addr as *mut _, bytes, advice), 0);
+        (addr as *mut u8).write_bytes(1, bytes);
+    }
+}
+
+/// What a region costs the kernel, by the memory cgroup's own account.
+fn memory_of_a_region(done: &mut impl FnMut(Row)) -> Result<()> {
+    const GROUP: &str = "/sys/fs/cgroup/regcache-bench";
+    if fs::create_dir(GROUP).is_err() && !fs::exists(GROUP)? {
+        eprintln!("no memory cgroup here: the memory of a region is not measured");
+        return Ok(());
+    }
+    let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+    let kernel_bytes = || -> Result<f64> {
+        let stat = fs::read_to_string(format!("{GROUP}/memory.stat"))?;
+        let value = |name: &str| -> f64 {
+            let line = stat.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
+        };
+        Ok(value("kernel "))
+    };
+    let mut worker = Worker::new(|| -> Turn {
+        fs::write(format!("{GROUP}/cgroup.procs"), std::process::id().to_string())
+            .expect("join the cgroup");
+        let mut device = None;
+        Box::new(move || {
+            device = Some(match device.take() {
+                None => watching(0),
+                Some(device) => {
+                    drop(device);
+                    watching(MILLION)
+                }
+            });
+            0.0
+        })
+    })?;
+    worker.turn();
+    let before = kernel_bytes()?;
+    worker.turn();
+    let bytes = (kernel_bytes()? - before) / MILLION as f64;
+    done(Row::alone("kernel memory of a region, bytes", bytes).at_most(160.0));
+    drop(worker);
+    let _ = fs::remove_dir(GROUP);
+    Ok(())
+}
