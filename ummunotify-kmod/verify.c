@@ -13,6 +13,7 @@
  * The frames are kept as a keyed hash of 64 bits.
  */
 #include <linux/mm.h>
+#include <linux/once.h>
 #include <linux/random.h>
 #include <linux/sched/signal.h>
 #include <linux/siphash.h>

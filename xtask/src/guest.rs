@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{self, Run, Sink};
-use crate::kernel::{Kernel, Series};
+use crate::kernel::Kernel;
 use crate::machine::Machine;
+use crate::series::Series;
 use crate::workspace::Workspace;
 use crate::{console, host, initramfs, module, native};
 
@@ -41,9 +42,9 @@ pub struct Args {
 /// What every task that needs a guest is told.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The guest's kernel
-    #[arg(long, value_enum, default_value_t)]
-    pub kernel: Series,
+    /// The guest's kernel; if not given, 6.1, and for tests every one
+    #[arg(long, value_enum)]
+    pub kernel: Option<Series>,
     /// The guest's memory
     #[arg(long, default_value_t = 3072, value_name = "MIB")]
     pub memory: u32,
@@ -60,8 +61,9 @@ pub fn main(args: Args) -> Result<u8> {
         return job.run_here(&mut |_| ())?.status();
     }
     let workspace = Workspace::find()?;
-    host::provide(&[host::GUEST, if args.no_module { &[] } else { host::MODULE }])?;
-    let kernel = Kernel::provide(&workspace, options.kernel)?;
+    let series = options.kernel.unwrap_or_default();
+    host::provide(&[host::GUEST, series.properties().needs])?;
+    let kernel = Kernel::provide(&workspace, series)?;
     let mut insert = Vec::new();
     if !args.no_module {
         let modules = module::build(&workspace, &kernel)?;

@@ -12,6 +12,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 
+use crate::apt::KEYRING;
 use crate::command::Run;
 
 /// One thing that must be there.
@@ -40,6 +41,8 @@ pub const GUEST: &[Need] = &[
     need(Program("qemu-system-x86_64"), "boots the guest", "qemu-system-x86"),
     need(Probe("a static busybox", static_busybox), "starts the guest", "busybox-static"),
     need(Program("xz"), "unpacks the guest's kernel", "xz-utils"),
+    need(Program("zstd"), "unpacks newer kernels", "zstd"),
+    need(File(KEYRING), "tells that a kernel is Debian's", "debian-archive-keyring"),
     need(Program("depmod"), "finds the kernel modules that a guest needs", "kmod"),
     need(Program("ip"), "gives the guest a network device", "iproute2"),
     need(Program("rdma"), "creates the guest's soft-RoCE device", "iproute2"),
@@ -55,6 +58,19 @@ pub const MODULE: &[Need] = &[
     need(Program("gcc-12"), "compiled the kernel, so it compiles its modules", "gcc-12"),
     need(Library("libelf.so.1"), "is used by the kernel's objtool", "libelf1"),
     need(Program("sparse"), "checks the kernel module", "sparse"),
+];
+
+/// To build kernel modules in a tree of a newer Debian.
+pub const TREE: &[Need] = &[
+    need(Program("debootstrap"), "makes a Debian to build the kernel module in", "debootstrap"),
+    need(Program("unshare"), "keeps that Debian's mounts to itself", "util-linux"),
+];
+
+/// To install the module's package in a guest.
+pub const DKMS: &[Need] = &[
+    need(Program("dpkg-deb"), "makes packages", "dpkg"),
+    need(Program("patch"), "is wanted by dkms", "patch"),
+    need(Program("dpkg-architecture"), "is wanted by dkms", "dpkg-dev"),
 ];
 
 /// To build the C tests of the device's interface.
@@ -137,7 +153,7 @@ fn describe(missing: &[&Need]) -> String {
 }
 
 /// Refreshes apt's package lists, once in the life of this process.
-pub fn update() -> Result<()> {
+fn update() -> Result<()> {
     static DONE: Mutex<bool> = Mutex::new(false);
     let mut done = DONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if !*done {
@@ -154,7 +170,7 @@ pub fn update() -> Result<()> {
 }
 
 /// `program` run by root: directly, or through sudo.
-fn as_root(program: &str) -> Result<Command> {
+pub fn as_root(program: &str) -> Result<Command> {
     if nix::unistd::geteuid().is_root() {
         let mut command = Command::new(program);
         command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());

@@ -7,10 +7,12 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use cpio::newc::{self, ModeFileType};
 
+use crate::command::Run;
 use crate::host::BUSYBOX;
 use crate::kernel::Kernel;
 
@@ -34,8 +36,7 @@ pub fn write(path: &Path, kernel: &Kernel, settings: &str) -> Result<()> {
     archive.add("init", ModeFileType::Regular, 0o755, INIT.as_bytes())?;
     archive.add("settings", ModeFileType::Regular, 0o644, settings.as_bytes())?;
     for (index, module) in in_order(kernel)?.iter().enumerate() {
-        let content =
-            fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
+        let content = read(module)?;
         // The shell's pattern sorts by name, so the number is the order.
         let name = format!("modules/{index:02}.ko");
         archive.add(&name, ModeFileType::Regular, 0o644, &content)?;
@@ -62,18 +63,37 @@ impl<W: Write> Archive<W> {
     }
 }
 
+/// A module's content. Busybox cannot load what is compressed.
+fn read(module: &Path) -> Result<Vec<u8>> {
+    if module.extension().is_none_or(|extension| extension != "xz") {
+        return fs::read(module).with_context(|| format!("cannot read {}", module.display()));
+    }
+    let mut xz = Command::new("xz");
+    xz.arg("-dc").arg(module).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = xz.output().with_context(|| format!("cannot run `{}`", xz.line()))?;
+    if !output.status.success() {
+        bail!("`{}` failed: {}", xz.line(), output.status);
+    }
+    Ok(output.stdout)
+}
+
 /// The files of [`MODULES`] and of all that they depend on, in an order in
 /// which they can be loaded.
 fn in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let directory = kernel.modules();
-    let index = directory.join("modules.dep");
+    let [index, builtin] = ["modules.dep", "modules.builtin"].map(|name| directory.join(name));
     let index =
         fs::read_to_string(&index).with_context(|| format!("cannot read {}", index.display()))?;
+    let builtin = fs::read_to_string(&builtin)
+        .with_context(|| format!("cannot read {}", builtin.display()))?;
     let mut ordered = Vec::new();
     for wanted in MODULES {
+        if builtin.lines().any(|file| name(file) == *wanted) {
+            continue;
+        }
         let line = index.lines().filter_map(|line| line.split_once(':'));
         let Some((file, depends)) = line.into_iter().find(|(file, _)| name(file) == *wanted) else {
-            bail!("Linux {} has no module {wanted}; is it built in?", kernel.release);
+            bail!("Linux {} has no module {wanted}", kernel.release);
         };
         // depmod lists a module's dependencies in reverse.
         for file in depends.split_whitespace().rev().chain([file]) {

@@ -5,48 +5,18 @@
 //! machine boots.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 
+use crate::apt::Apt;
 use crate::command::Run;
-use crate::host;
-use crate::image;
+use crate::series::{Properties, Series};
+use crate::tree::Tree;
 use crate::workspace::Workspace;
-
-/// The kernels that can be had.
-#[derive(Clone, Copy, Default, ValueEnum)]
-pub enum Series {
-    /// Debian 12's
-    #[default]
-    #[value(name = "6.1")]
-    V6_1,
-}
-
-impl Series {
-    /// The version's beginning, which also names the directory.
-    fn version(self) -> &'static str {
-        match self {
-            Self::V6_1 => "6.1",
-        }
-    }
-
-    /// The package that depends on the newest image of the series.
-    fn metapackage(self) -> &'static str {
-        match self {
-            Self::V6_1 => "linux-image-amd64",
-        }
-    }
-
-    /// The Debian release whose apt offers it.
-    fn debian(self) -> &'static str {
-        match self {
-            Self::V6_1 => "Debian 12",
-        }
-    }
-}
+use crate::{host, image};
 
 /// The kernel out of its boot image, below the root of the unpacked packages.
 const VMLINUX: &str = "boot/vmlinux";
@@ -58,47 +28,39 @@ pub struct Kernel {
     /// Holds everything that belongs to this kernel: the unpacked packages,
     /// the modules built for it, logs.
     pub directory: PathBuf,
+    /// Where its modules are built, if not on this machine.
+    tree: Option<Tree>,
 }
 
 impl Kernel {
-    /// Unpacks the kernel unless that was done before.
+    /// Unpacks the kernel unless that was done before, and makes sure that
+    /// modules can be built for it.
     pub fn provide(workspace: &Workspace, series: Series) -> Result<Self> {
-        let directory = workspace.target.join("guest").join(series.version());
+        let properties = series.properties();
+        let directory = workspace.target.join("guest").join(properties.version);
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let _lock = lock(&directory)?;
+        let tree = properties.tree.as_ref().map(|tree| Tree::provide(workspace, tree));
+        let mut kernel = Self { release: String::new(), directory, tree: tree.transpose()? };
         // Written last, so it also says that the rest is complete.
-        let marker = directory.join("release");
+        let marker = kernel.directory.join("release");
         if let Ok(release) = fs::read_to_string(&marker) {
-            return Ok(Self { release: release.trim().to_owned(), directory });
+            release.trim().clone_into(&mut kernel.release);
+            return Ok(kernel);
         }
-        let release = match release(series) {
-            Ok(release) => release,
-            Err(_) => {
-                host::update()?;
-                release(series)?
-            }
-        };
-        let kernel = Self { release, directory };
-        if kernel.unpack().is_err() {
-            // The lists may name versions that the archive no longer has.
-            host::update()?;
-            kernel.unpack()?;
-        }
+        eprintln!("xtask: downloading and unpacking Linux {} ...", properties.version);
+        let apt = Apt::update(kernel.directory.join("apt"), properties.suites)?;
+        kernel.release = release(&apt, &properties)?;
+        kernel.unpack(&apt, &properties)?;
         fs::write(&marker, &kernel.release)
             .with_context(|| format!("cannot write {}", marker.display()))?;
         Ok(kernel)
     }
 
-    fn unpack(&self) -> Result<()> {
-        let Self { release, directory } = self;
-        eprintln!("xtask: downloading and unpacking Linux {release} ...");
-        let headers = format!("linux-headers-{release}");
-        let mut packages = vec![format!("linux-image-{release}"), headers.clone()];
-        packages.extend(depends(&headers)?.into_iter().filter(|name| {
-            name.starts_with("linux-headers-") || name.starts_with("linux-kbuild-")
-        }));
-        let downloads = directory.join("packages");
+    fn unpack(&self, apt: &Apt, properties: &Properties) -> Result<()> {
+        let release = &self.release;
+        let downloads = self.directory.join("packages");
         let root = self.root();
         for stale in [&downloads, &root] {
             if stale.exists() {
@@ -106,29 +68,30 @@ impl Kernel {
             }
         }
         fs::create_dir_all(&downloads)?;
-        let mut download = Command::new("apt-get");
-        if nix::unistd::geteuid().is_root() {
-            // The user that apt would download as may not enter this directory.
-            download.args(["-o", "APT::Sandbox::User=root"]);
-        }
-        download.args(["download", "-q"]).args(&packages).current_dir(&downloads).read()?;
+        apt.download(&packages(apt, properties, release)?, &downloads)?;
         for entry in fs::read_dir(&downloads)? {
             Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(&root).run()?;
         }
         fs::remove_dir_all(&downloads)?;
+        let lib = root.join("lib");
+        if !lib.exists() {
+            // Newer packages leave this to the system that they are installed to.
+            symlink("usr/lib", &lib).with_context(|| format!("cannot create {}", lib.display()))?;
+        }
         self.relocate_headers()?;
-        image::extract(&self.compressed(), &self.root().join(VMLINUX))?;
+        fs::create_dir_all(root.join("boot"))?;
+        image::extract(&self.compressed(), &root.join(VMLINUX))?;
         let depmod = host::program("depmod").context("depmod is not in PATH; install kmod")?;
         Command::new(depmod).arg("-b").arg(&root).arg(release).run()
     }
 
-    /// The packaged makefile includes another one by its absolute path.
+    /// The packaged makefile names other files by their absolute paths.
     fn relocate_headers(&self) -> Result<()> {
         let makefile = self.headers().join("Makefile");
         let text = fs::read_to_string(&makefile)
             .with_context(|| format!("cannot read {}", makefile.display()))?;
-        let here = "$(dir $(realpath $(lastword $(MAKEFILE_LIST))))../";
-        fs::write(&makefile, text.replace("/usr/src/", here))?;
+        let here = "unpacked := $(dir $(realpath $(lastword $(MAKEFILE_LIST))))../\n";
+        fs::write(&makefile, here.to_owned() + &text.replace("/usr/src/", "$(unpacked)"))?;
         Ok(())
     }
 
@@ -144,7 +107,19 @@ impl Kernel {
     }
 
     fn compressed(&self) -> PathBuf {
+        let beside_modules = self.modules().join("vmlinuz");
+        if beside_modules.exists() {
+            return beside_modules;
+        }
         self.root().join("boot").join(format!("vmlinuz-{}", self.release))
+    }
+
+    /// `make`, where modules can be built for this kernel.
+    pub fn make(&self) -> Result<Command> {
+        match &self.tree {
+            Some(tree) => tree.command("make", &self.directory),
+            None => Ok(Command::new("make")),
+        }
     }
 
     /// What modules are built against.
@@ -167,32 +142,34 @@ pub fn lock(directory: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// The package that depends on the newest image of a suite.
+const METAPACKAGE: &str = "linux-image-amd64";
+
 /// What `uname -r` will say, from the name of the package that the metapackage
 /// stands for.
-fn release(series: Series) -> Result<String> {
-    let metapackage = series.metapackage();
-    let start = format!("linux-image-{}", series.version());
-    let packages = depends(metapackage)?;
+fn release(apt: &Apt, properties: &Properties) -> Result<String> {
+    let start = format!("linux-image-{}.", properties.version);
+    let packages = apt.depends(METAPACKAGE)?;
     let Some(package) = packages.iter().find(|name| name.starts_with(&start)) else {
-        bail!(
-            "apt's {metapackage} is {packages:?}, not Linux {}; it is offered by {}",
-            series.version(),
-            series.debian()
-        );
+        bail!("Debian's {METAPACKAGE} is {packages:?}, not Linux {}", properties.version);
     };
     Ok(package.replacen("linux-image-", "", 1))
 }
 
-/// The names of the packages that a package depends on.
-fn depends(package: &str) -> Result<Vec<String>> {
-    if host::program("apt-cache").is_none() {
-        bail!("a guest's kernel is taken from Debian's packages, and apt is not on this machine");
+/// The image, the headers, and the packages of this version that they are made
+/// of.
+fn packages(apt: &Apt, properties: &Properties, release: &str) -> Result<Vec<String>> {
+    let version = format!("-{}", properties.version);
+    let mut packages = vec![format!("linux-image-{release}"), format!("linux-headers-{release}")];
+    let mut next = 0;
+    while let Some(package) = packages.get(next) {
+        for name in apt.depends(package)? {
+            let wanted = name.starts_with("linux-") && name.contains(&version);
+            if wanted && !packages.contains(&name) {
+                packages.push(name);
+            }
+        }
+        next += 1;
     }
-    let text = Command::new("apt-cache").args(["show", "--no-all-versions", package]).read()?;
-    let depends = text.lines().find_map(|line| line.strip_prefix("Depends: "));
-    let names = depends.unwrap_or_default().split(',').filter_map(|one| {
-        // "name (= version) | another"
-        one.split_whitespace().next().map(str::to_owned)
-    });
-    Ok(names.collect())
+    Ok(packages)
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds the kernel module, boots a throw-away guest where
 //! this machine has no device, and tests and demonstrates everything there.
 
+mod apt;
 mod bench;
 mod command;
 mod console;
@@ -13,13 +14,16 @@ mod kernel;
 mod machine;
 mod module;
 mod native;
+mod package;
 mod picture;
 mod program;
 mod ratios;
 mod selftests;
+mod series;
 mod svg;
 mod tally;
 mod test;
+mod tree;
 mod workspace;
 
 use std::process::ExitCode;
@@ -45,6 +49,8 @@ enum Task {
     Demo(demo::Args),
     /// Measure, and draw the result
     Bench(bench::Args),
+    /// Make a Debian package of the kernel module
+    Package(package::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +59,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(args),
         Task::Demo(args) => demo::main(args),
         Task::Bench(args) => bench::main(args),
+        Task::Package(args) => package::main(args),
     };
     match result {
         Ok(status) => ExitCode::from(status),

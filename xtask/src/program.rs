@@ -30,10 +30,11 @@ impl Program {
     /// Returns its exit status.
     pub fn run(self, workspace: Workspace, options: &Options, timeout: Duration) -> Result<u8> {
         let here = options.stays_here();
+        let series = options.kernel.unwrap_or_default();
         host::provide(&[
             host::WORKSPACE,
             if here { &[] } else { host::GUEST },
-            if here { &[] } else { host::MODULE },
+            if here { &[] } else { series.properties().needs },
         ])?;
         let mut build = Command::new(cargo());
         build.args(["build", "--release", "-p", self.package, "--bin", self.name]);
@@ -49,7 +50,7 @@ impl Program {
         if here {
             return job.run_here(&mut |_| ())?.status();
         }
-        let kernel = Kernel::provide(&workspace, options.kernel)?;
+        let kernel = Kernel::provide(&workspace, series)?;
         let modules = module::build(&workspace, &kernel)?;
         eprintln!("xtask: booting a guest ...");
         let guest = Guest {

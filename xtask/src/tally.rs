@@ -105,6 +105,15 @@ impl Tally {
         }
     }
 
+    /// Counts what another one has counted.
+    pub fn append(&mut self, mut other: Self) {
+        other.interrupt();
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.failures.append(&mut other.failures);
+    }
+
     /// True if nothing failed.
     pub fn is_good(&self) -> bool {
         self.failed == 0

@@ -1,17 +1,20 @@
-//! `cargo xtask test`: every check and every test, here and in a guest, and
-//! one line at the end that says how many passed.
+//! `cargo xtask test`: every check and every test, here and in a guest of each
+//! kernel, and one line at the end that says how many passed.
 
 use std::fs;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::command::{self, Run};
 use crate::guest::{Guest, Job, Options, quote};
 use crate::kernel::Kernel;
+use crate::series::Series;
 use crate::tally::{BEGIN, END, Tally};
 use crate::workspace::{Workspace, cargo};
 use crate::{host, module, selftests};
@@ -37,22 +40,27 @@ const GUEST_SECONDS: u64 = 900;
 
 /// Runs the task; the exit status is 0 if nothing failed.
 pub fn main(args: Args) -> Result<u8> {
-    let mut tests = Tests { workspace: Workspace::find()?, args, tally: Tally::default() };
-    let here = !tests.args.guest_only;
-    let guest = !tests.args.host_only;
-    host::provide(&[
-        host::WORKSPACE,
-        if guest { host::GUEST } else { &[] },
-        if guest { host::MODULE } else { &[] },
-        if guest { host::SELFTESTS } else { &[] },
-    ])?;
+    let here = !args.guest_only;
+    let stays_here = !args.host_only && args.options.stays_here();
+    let all = match args.options.kernel {
+        _ if args.host_only => Vec::new(),
+        Some(series) => vec![series],
+        // The one kernel that runs already.
+        None if stays_here => vec![Series::default()],
+        None => Series::value_variants().to_vec(),
+    };
+    let mut needs = vec![host::WORKSPACE];
+    if !all.is_empty() {
+        needs.extend([host::GUEST, host::SELFTESTS]);
+    }
+    needs.extend(all.iter().map(|series| series.properties().needs));
+    host::provide(&needs)?;
+    let workspace = Workspace::find()?;
+    let mut tests = Tests { workspace, args, stays_here, tally: Tally::default() };
     if here {
         tests.here();
     }
-    if guest && let Err(error) = tests.guest() {
-        eprintln!("xtask: {error:#}");
-        tests.tally.check(&format!("guest tests: {error}"), false);
-    }
+    tests.guests(&all);
     let tally = tests.tally;
     println!();
     for failure in tally.failures() {
@@ -65,6 +73,8 @@ pub fn main(args: Args) -> Result<u8> {
 struct Tests {
     workspace: Workspace,
     args: Args,
+    /// The tests of a guest run on this machine.
+    stays_here: bool,
     tally: Tally,
 }
 
@@ -119,21 +129,44 @@ impl Tests {
         }
     }
 
-    fn guest(&mut self) -> Result<()> {
-        let kernel = Kernel::provide(&self.workspace, self.args.options.kernel)?;
-        let modules = self.step("kernel module", |tests| module::build(&tests.workspace, &kernel));
-        if modules.is_some() && self.args.filter.is_none() {
-            self.step("sparse", |_| module::sparse(&kernel));
+    fn guests(&mut self, all: &[Series]) {
+        if all.is_empty() {
+            return;
         }
-        let mut programs =
-            self.step("C tests' build", |tests| tests.c_programs(&kernel)).unwrap_or_default();
-        programs.extend(self.step("guest tests' build", Self::rust_programs).unwrap_or_default());
-        let here = self.args.options.stays_here();
+        let rust = self.step("guest tests' build", Self::rust_programs).unwrap_or_default();
+        for series in all {
+            let linux = format!("Linux {}", series.properties().version);
+            let before = mem::take(&mut self.tally);
+            if let Err(error) = self.guest(*series, &linux, &rust) {
+                println!("{error:#}");
+                self.tally.check(&format!("{linux}: {error}"), false);
+            }
+            println!("\n== {linux}: {}", self.tally);
+            let tally = mem::replace(&mut self.tally, before);
+            self.tally.append(tally);
+        }
+    }
+
+    fn guest(&mut self, series: Series, linux: &str, rust: &[Program]) -> Result<()> {
+        let kernel = Kernel::provide(&self.workspace, series)?;
+        let modules = self.step(&format!("{linux}: kernel module"), |tests| {
+            module::build(&tests.workspace, &kernel)
+        });
+        if modules.is_some() && self.args.filter.is_none() {
+            self.step(&format!("{linux}: sparse"), |_| module::sparse(&kernel));
+        }
+        let programs =
+            self.step(&format!("{linux}: C tests' build"), |tests| tests.c_programs(&kernel));
+        let mut programs = programs.unwrap_or_default();
+        programs.extend_from_slice(rust);
+        for program in &mut programs {
+            program.name = format!("{linux}: {}", program.name);
+        }
         let Some(modules) = modules.filter(|_| !programs.is_empty()) else {
             return Ok(());
         };
 
-        println!("\n== tests in a guest");
+        println!("\n== {linux}: tests in a guest");
         let script = kernel.directory.join("tests.sh");
         fs::write(&script, self.script(&programs)?)
             .with_context(|| format!("cannot write {}", script.display()))?;
@@ -144,7 +177,7 @@ impl Tests {
         };
         let tally = &mut self.tally;
         let mut output = |piece: &[u8]| tally.feed(piece);
-        let outcome = if here {
+        let outcome = if self.stays_here {
             job.run_here(&mut output)?
         } else {
             let guest = Guest {
@@ -161,8 +194,8 @@ impl Tests {
         for program in &programs {
             self.tally.must_have_begun(&program.name);
         }
-        if !here {
-            self.step("kernel log", |_| match outcome.fault {
+        if !self.stays_here {
+            self.step(&format!("{linux}: kernel log"), |_| match outcome.fault {
                 Some(fault) => bail!("{fault}"),
                 None => Ok(()),
             });
@@ -241,6 +274,7 @@ impl Tests {
 }
 
 /// A test program to be run in a guest.
+#[derive(Clone)]
 struct Program {
     name: String,
     path: PathBuf,

@@ -1,0 +1,103 @@
+//! Debian's archives, whichever releases this machine itself uses: apt with a
+//! configuration of its own, so that the machine's is neither asked nor changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::Run;
+use crate::host;
+
+/// Signs all of them.
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A part of an archive: `bookworm-backports` in `debian`.
+pub struct Suite {
+    /// The last part of the mirror's address.
+    pub archive: &'static str,
+    /// The directory below `dists`.
+    pub name: &'static str,
+}
+
+/// Some suites, and apt's lists of what they hold.
+pub struct Apt {
+    directory: PathBuf,
+}
+
+impl Apt {
+    /// Downloads the lists to `directory`.
+    pub fn update(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
+        if host::program("apt-get").is_none() {
+            bail!("the guests' kernels are Debian's packages, and apt is not on this machine");
+        }
+        for part in ["lists/partial", "cache/archives/partial"] {
+            let path = directory.join(part);
+            fs::create_dir_all(&path)
+                .with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        let mut sources = String::new();
+        for Suite { archive, name } in suites {
+            let mirror = mirror(archive);
+            sources += &format!("deb [arch=amd64 signed-by={KEYRING}] {mirror} {name} main\n");
+        }
+        fs::write(directory.join("sources.list"), sources)
+            .with_context(|| format!("cannot write to {}", directory.display()))?;
+        let apt = Self { directory };
+        apt.command("apt-get").args(["update", "-q", "--error-on=any"]).read()?;
+        Ok(apt)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for (option, path) in
+            [("State::lists", "lists"), ("Cache", "cache"), ("Etc::sourcelist", "sources.list")]
+        {
+            let path = self.directory.join(path);
+            command.arg("-o").arg(format!("Dir::{option}={}", path.display()));
+        }
+        for nothing in ["Etc::sourceparts", "Etc::preferences", "Etc::preferencesparts"] {
+            command.arg("-o").arg(format!("Dir::{nothing}=/dev/null"));
+        }
+        // What is installed here is no matter.
+        command.args(["-o", "Dir::State::status=/dev/null", "-o", "APT::Architecture=amd64"]);
+        if nix::unistd::geteuid().is_root() {
+            // The user that apt would download as may not enter this directory.
+            command.args(["-o", "APT::Sandbox::User=root"]);
+        }
+        command.env("LC_ALL", "C");
+        command
+    }
+
+    /// The names of the packages that the newest version of a package depends
+    /// on; of alternatives, the first.
+    pub fn depends(&self, package: &str) -> Result<Vec<String>> {
+        let text = self.command("apt-cache").args(["show", "--no-all-versions", package]).read()?;
+        let depends = text.lines().find_map(|line| line.strip_prefix("Depends: "));
+        let names = depends.unwrap_or_default().split(',').filter_map(|one| {
+            // "name (= version) | another"
+            one.split_whitespace().next().map(str::to_owned)
+        });
+        Ok(names.collect())
+    }
+
+    /// Downloads packages into `directory`.
+    pub fn download(&self, packages: &[String], directory: &Path) -> Result<()> {
+        let mut download = self.command("apt-get");
+        download.args(["download", "-q"]).args(packages).current_dir(directory).read()?;
+        Ok(())
+    }
+}
+
+/// Where this machine itself gets an archive from, or Debian's own address for
+/// it.
+pub fn mirror(archive: &str) -> String {
+    let targets = Command::new("apt-get").args(["indextargets", "--format=$(REPO_URI)"]).read();
+    let end = format!("/{archive}");
+    let configured = targets.as_deref().unwrap_or_default().lines();
+    let mut configured = configured.map(|uri| uri.trim_end_matches('/'));
+    configured
+        .find(|uri| uri.ends_with(&end))
+        .map_or_else(|| format!("http://deb.debian.org/{archive}"), str::to_owned)
+}

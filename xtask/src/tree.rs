@@ -1,0 +1,90 @@
+//! A small Debian below the target directory, for programs that this machine
+//! is too old to run: the newest kernel's build tools want a newer C library
+//! and compiler.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::apt;
+use crate::command::Run;
+use crate::host::as_root;
+use crate::kernel::lock;
+use crate::workspace::Workspace;
+
+/// What such a tree is made of.
+pub struct Release {
+    /// Names the directory.
+    pub name: &'static str,
+    /// Debian's name for it.
+    pub suite: &'static str,
+    /// Beyond what every Debian has.
+    pub packages: &'static [&'static str],
+}
+
+/// A tree that is complete.
+pub struct Tree {
+    root: PathBuf,
+}
+
+/// Runs in a mount namespace of its own, so that nothing stays mounted,
+/// however it ends. A path is the same within the tree and outside.
+const ENTER: &str = r#"
+set -e
+root="$1" shared="$2" user="$3"
+shift 3
+mkdir -p "$root$shared"
+mount --bind "$shared" "$root$shared"
+for directory in /dev /proc; do
+	mount --rbind "$directory" "$root$directory"
+done
+exec chroot --userspec="$user" "$root" /usr/bin/env -i LC_ALL=C PATH=/usr/sbin:/usr/bin "$@"
+"#;
+
+impl Tree {
+    /// Makes the tree unless that was done before.
+    pub fn provide(workspace: &Workspace, release: &Release) -> Result<Self> {
+        let directory = workspace.target.join("guest").join(release.name);
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        let _lock = lock(&directory)?;
+        let tree = Self { root: directory.join("root") };
+        // Written last, so it also says that the rest is complete.
+        let marker = directory.join("packages");
+        let packages = release.packages.join(",");
+        if fs::read_to_string(&marker).ok().as_ref() == Some(&packages) {
+            return Ok(tree);
+        }
+        eprintln!("xtask: making a {} to build in ...", release.name);
+        if tree.root.exists() {
+            as_root("rm")?.args(["-rf", "--one-file-system"]).arg(&tree.root).run()?;
+        }
+        // What debootstrap mounts goes with it, too.
+        as_root("unshare")?
+            .args(["--mount", "debootstrap", "--variant=minbase"])
+            .arg(format!("--keyring={}", apt::KEYRING))
+            .arg(format!("--include={packages}"))
+            .arg(release.suite)
+            .arg(&tree.root)
+            .arg(apt::mirror("debian"))
+            .stdout(Stdio::null())
+            .run()
+            .with_context(|| format!("cannot make a {} to build in", release.name))?;
+        as_root("chroot")?.arg(&tree.root).args(["apt-get", "clean"]).run()?;
+        fs::write(&marker, packages)
+            .with_context(|| format!("cannot write {}", marker.display()))?;
+        Ok(tree)
+    }
+
+    /// A command that runs in the tree as the present user, and sees `shared`
+    /// of this machine.
+    pub fn command(&self, program: &str, shared: &Path) -> Result<Command> {
+        let mut command = as_root("unshare")?;
+        let user = format!("+{}:+{}", nix::unistd::getuid(), nix::unistd::getgid());
+        command.args(["--mount", "sh", "-c", ENTER, "enter"]);
+        command.arg(&self.root).arg(shared).arg(user).arg(program);
+        Ok(command)
+    }
+}
