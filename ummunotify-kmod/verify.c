@@ -47,8 +47,11 @@ static int digest_frames(unsigned long start, unsigned long last, u64 *digest)
 	while (left) {
 		n = get_user_pages_fast(start, min_t(unsigned long, left,
 						     UMN_WALK), 0, pages);
-		if (n <= 0)
-			return n ? n : -EFAULT;
+		/* Some kernels say -EOVERFLOW at the end of the addresses. */
+		if (n == 0 || n == -EOVERFLOW)
+			return -EFAULT;
+		if (n < 0)
+			return n;
 		for (i = 0; i < n; i++) {
 			*digest = siphash_2u64(*digest, page_to_pfn(pages[i]),
 					       key);
