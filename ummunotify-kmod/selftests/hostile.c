@@ -289,60 +289,6 @@ TEST(close_races_munmap)
 	expect_balance(keeper);
 }
 
-static long free_mib(void)
-{
-	char line[128];
-	long kib = -1;
-	FILE *f = fopen("/proc/meminfo", "r");
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "MemFree: %ld", &kib) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kib / 1024;
-}
-
-/* A driver that holds on to the address space keeps all of this. */
-TEST(a_leaked_file_keeps_no_memory)
-{
-	const size_t mib = 256;
-	const volatile __u64 *slots;
-	struct gate ready, go;
-	struct dev d;
-	long before;
-	pid_t pid;
-	int fd, pidfd;
-	char *p;
-
-	ASSERT(gate_init(&ready));
-	ASSERT(gate_init(&go));
-	if (free_mib() < 2 * (long)mib)
-		SKIP("not enough memory");
-	pid = fork();
-	if (!pid) {
-		p = area((mib << 20) / PAGE);
-		ASSERT(p);
-		ASSERT(full_open(&d, &slots));
-		if (dup2(d.fd, 100) != 100)
-			abort();
-		EXPECT_EQ(watch(d.fd, p, mib << 20, COOKIE), 0);
-		gate_open(&ready);
-		gate_wait(&go);
-		child_exit();
-	}
-	gate_wait(&ready);
-	pidfd = syscall(SYS_pidfd_open, pid, 0);
-	fd = syscall(SYS_pidfd_getfd, pidfd, 100, 0);
-	ASSERT_GE(fd, 0);
-	close(pidfd);
-	before = free_mib();
-	gate_open(&go);
-	EXPECT_CHILD_OK(pid);
-	EXPECT(WAIT_FOR(free_mib() > before + (long)mib * 3 / 4, 10000));
-	refused_everything(fd);
-}
-
 static void *big_reader(void *arg)
 {
 	struct ummunotify_event ev[READ_MAX];
