@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::flight::Flight;
 use crate::fork::Owner;
 use crate::guard::Guard;
-use crate::monitor::{Cookie, Monitor};
+use crate::monitor::{Cookie, Invalid, Monitor, MonitorError};
 use crate::range::AddressRange;
 use crate::registrar::Registrar;
 use crate::request::Request;
@@ -56,7 +56,7 @@ pub struct Cache<R: Registrar, M: Monitor> {
     seen: AtomicU64,
     /// The monitor has lost events: nothing is cached any more.
     blind: AtomicBool,
-    drainer: Mutex<Vec<Cookie>>,
+    drainer: Mutex<Vec<Invalid>>,
     table: Mutex<Table<R::Region>>,
     /// Registrations that the registrar would not let go of yet.
     undead: Mutex<Vec<Arc<Entry<R::Region>>>>,
@@ -241,14 +241,23 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
         if self.blind.load(Ordering::Relaxed) {
             return;
         }
-        let drained = self.monitor.drain(&mut |cookie| hits.push(cookie));
+        let drained = self.monitor.drain(&mut |invalid| hits.push(invalid));
         let (mut stale, mut dead) = (0, Vec::new());
         {
             let mut table = self.table.lock();
-            for cookie in hits.drain(..) {
-                if let Hit::Stale(d) = table.invalidate(cookie) {
-                    stale += 1;
-                    dead.extend(d);
+            for invalid in hits.drain(..) {
+                match invalid {
+                    Invalid::Watch(cookie) => {
+                        if let Hit::Stale(d) = table.invalidate(cookie) {
+                            stale += 1;
+                            dead.extend(d);
+                        }
+                    }
+                    Invalid::Range(range) => {
+                        let (n, d) = table.invalidate_range(range);
+                        stale += n;
+                        dead.extend(d);
+                    }
                 }
             }
             if drained.is_err() {
@@ -436,7 +445,13 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
         let mut held = None;
         for attempt in 0..PIN_ATTEMPTS {
             let before = cache.monitor.generation();
-            let pinned = cache.watch(cookie, request.pages).and_then(|()| {
+            let watched = cache.watch(cookie, request.pages);
+            if let Err(Error::Watch { source: MonitorError::Unwatchable { .. }, .. }) = watched {
+                let pinned = cache.pin(request, &mut held);
+                cache.let_go(held.take());
+                return Ok(cache.lend_uncached(pinned?, &cache.counters.uncached_unwatchable));
+            }
+            let pinned = watched.and_then(|()| {
                 cache.pin(request, &mut held).inspect_err(|_| cache.unwatch(cookie))
             });
             // The first pin was held during the second, so that the second had nothing to change.

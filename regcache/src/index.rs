@@ -46,6 +46,17 @@ impl Index {
         covered.into_iter().map(|(_, slot)| slot).collect()
     }
 
+    /// All that overlap `range`, of whatever access.
+    pub(crate) fn overlapping(&self, range: AddressRange) -> Vec<SlotId> {
+        let mut found = Vec::new();
+        for ((_, start), (end, slot)) in &self.by_start {
+            if *start < range.end() && range.start() < *end {
+                found.push(*slot);
+            }
+        }
+        found
+    }
+
     /// Removes a registration if it is the one that is indexed for its range.
     pub(crate) fn remove(&mut self, access: Access, range: AddressRange, slot: SlotId) {
         let key = (access, range.start());

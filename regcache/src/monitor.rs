@@ -14,6 +14,23 @@ use crate::range::AddressRange;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cookie(pub u64);
 
+impl Cookie {
+    /// A small number that no two watches have at the same time: below
+    /// [`Builder::max_regions`](crate::Builder::max_regions).
+    pub fn slot(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// What became invalid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invalid {
+    /// One watch.
+    Watch(Cookie),
+    /// Whatever overlaps this range, watched or not.
+    Range(AddressRange),
+}
+
 /// Why a monitor could not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -25,6 +42,14 @@ pub enum MonitorError {
     /// As much is watched as can be.
     #[error("{0} ranges are watched, and no more can be")]
     TooManyWatches(usize),
+    /// The monitor would not see all changes of this memory: it is handed out uncached.
+    #[error("{range} cannot be watched: {reason}")]
+    Unwatchable {
+        /// What was to be watched.
+        range: AddressRange,
+        /// Why not.
+        reason: String,
+    },
     /// Any other reason.
     #[error("{0}")]
     Other(String),
@@ -39,7 +64,7 @@ impl MonitorError {
                 matches!(error, ::ummunotify::Error::TooManyRegions { .. })
             }
             MonitorError::TooManyWatches(_) => true,
-            MonitorError::Other(_) => false,
+            MonitorError::Unwatchable { .. } | MonitorError::Other(_) => false,
         }
     }
 }
@@ -54,8 +79,7 @@ impl MonitorError {
 ///    mapped then, or an event for that cookie follows.
 /// 2. [`generation`](Monitor::generation) has moved, as seen by any thread, before a mapping of a
 ///    watched range changes. It never goes back.
-/// 3. [`drain`](Monitor::drain) reports every watch that was hit up to the generation it returns.
-/// 4. After [`unwatch`](Monitor::unwatch) the cookie is not reported by a drain that starts later.
+/// 3. [`drain`](Monitor::drain) reports everything that was hit up to the generation it returns.
 ///
 /// The cache calls `drain` from one thread at a time, holds no lock of its own during `watch` and
 /// `unwatch`, and calls every method from any thread.
@@ -69,8 +93,8 @@ pub trait Monitor: Send + Sync {
     /// Stops watching.
     fn unwatch(&self, cookie: Cookie) -> Result<(), MonitorError>;
 
-    /// Calls `invalid` for each watch that was hit, and returns a generation up to which every hit
-    /// has been reported. An error means that hits may have been lost: the cache then trusts nothing
+    /// Calls `invalid` for each watch or range that was hit, and returns a generation up to which
+    /// every hit has been reported. An error means that hits may have been lost: the cache then trusts nothing
     /// that it holds, and caches nothing more.
-    fn drain(&self, invalid: &mut dyn FnMut(Cookie)) -> Result<u64, MonitorError>;
+    fn drain(&self, invalid: &mut dyn FnMut(Invalid)) -> Result<u64, MonitorError>;
 }

@@ -59,6 +59,8 @@ statistics! {
     uncached_contested,
     /// Handed out uncached: the registrar asked for memory that it was just registering.
     uncached_reentered,
+    /// Handed out uncached: the monitor cannot watch that memory.
+    uncached_unwatchable,
     /// Handed out uncached: the monitor has failed, and is not trusted any more.
     uncached_unmonitored,
 }
@@ -93,6 +95,7 @@ impl Stats {
             + self.uncached_full
             + self.uncached_contested
             + self.uncached_reentered
+            + self.uncached_unwatchable
             + self.uncached_unmonitored
     }
 }

@@ -273,6 +273,22 @@ impl<T> Table<T> {
         }
     }
 
+    /// The mapping of `range` changed. Returns how many registrations that made stale, and those
+    /// that are dead.
+    pub(crate) fn invalidate_range(&mut self, range: AddressRange) -> (u64, Vec<Dead<T>>) {
+        for slot in &mut self.slots {
+            if let State::Pending { request, dirty, .. } = &mut slot.state {
+                *dirty |= request.pages.overlaps(range);
+            }
+        }
+        let (mut valid, mut dead) = (0, Vec::new());
+        for id in self.index.overlapping(range) {
+            valid += 1;
+            dead.extend(self.retire(id));
+        }
+        (valid, dead)
+    }
+
     /// Every registration may be stale. Returns how many were valid, and those that are dead.
     pub(crate) fn invalidate_all(&mut self) -> (u64, Vec<Dead<T>>) {
         let (mut valid, mut dead) = (0, Vec::new());

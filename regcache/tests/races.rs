@@ -11,7 +11,7 @@ use common::{Recorder, TestCache, cache, page, pages};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use regcache::monitor::{Cookie, Manual, Monitor, MonitorError};
+use regcache::monitor::{Cookie, Invalid, Manual, Monitor, MonitorError};
 use regcache::{Access, AddressRange, Cache, Error};
 
 const RW: Access = Access::LOCAL_WRITE;
@@ -217,8 +217,8 @@ impl Monitor for Late {
     fn unwatch(&self, cookie: Cookie) -> Result<(), MonitorError> {
         self.manual.unwatch(cookie)
     }
-    fn drain(&self, invalid: &mut dyn FnMut(Cookie)) -> Result<u64, MonitorError> {
-        self.first.get().copied().into_iter().for_each(&mut *invalid);
+    fn drain(&self, invalid: &mut dyn FnMut(Invalid)) -> Result<u64, MonitorError> {
+        self.first.get().map(|first| invalid(Invalid::Watch(*first)));
         self.manual.drain(invalid)
     }
 }

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use ummunotify::{Device, Event, EventBuffer, Features, Kinds, Options, Watch};
 
-use super::{Cookie, Monitor, MonitorError};
+use super::{Cookie, Invalid, Monitor, MonitorError};
 use crate::range::AddressRange;
 
 /// The kernel module: sees every change, whoever makes it and however.
@@ -55,7 +55,7 @@ impl Monitor for Ummunotify {
         Ok(self.device.unregister(cookie.0)?)
     }
 
-    fn drain(&self, invalid: &mut dyn FnMut(Cookie)) -> Result<u64, MonitorError> {
+    fn drain(&self, invalid: &mut dyn FnMut(Invalid)) -> Result<u64, MonitorError> {
         let mut buffer = self.buffer.lock();
         loop {
             // Loaded before the read: if that finds nothing, all up to here has been reported.
@@ -66,7 +66,7 @@ impl Monitor for Ummunotify {
             }
             for event in events {
                 match event {
-                    Event::Invalid(hit) => invalid(Cookie(hit.cookie)),
+                    Event::Invalid(hit) => invalid(Invalid::Watch(Cookie(hit.cookie))),
                     Event::Last { generation } => return Ok(generation),
                 }
             }
