@@ -48,4 +48,11 @@ impl Access {
     pub fn is_remote(self) -> bool {
         self.intersects(Access::REMOTE)
     }
+
+    /// Whether a registration with these rights serves a local read, or the like, for `wanted`: it
+    /// differs only in that it may be written too.
+    #[inline]
+    pub(crate) fn serves_read(self, wanted: Access) -> bool {
+        !wanted.is_remote() && self == wanted | Access::LOCAL_WRITE
+    }
 }

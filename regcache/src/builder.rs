@@ -1,51 +1,163 @@
 //! How a cache is made.
 
+use std::fmt;
+
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
+use crate::barrier::Barrier;
 use crate::cache::Cache;
 use crate::error::Error;
 use crate::monitor::Monitor;
+use crate::progress::Progress;
 use crate::registrar::Registrar;
+use crate::request::Peers;
+use crate::shared::Shared;
 use crate::table::Limits;
 
 /// Registrations that a cache holds unless told otherwise.
-const DEFAULT_MAX_REGIONS: usize = 16_384;
+pub(crate) const DEFAULT_MAX_REGIONS: usize = 16_384;
+
+/// The most that a cache can be told to hold.
+pub(crate) const MOST_REGIONS: usize = 1 << 24;
+
+const _: () = assert!(MOST_REGIONS + MOST_REGIONS / 8 + 64 < crate::hints::MOST_SLOTS as usize);
+
+/// Threads that register at a time for one call of `get_or_register_many`.
+const DEFAULT_MAX_PARALLEL: usize = 8;
+
+/// How a cache is set up.
+pub(crate) struct Settings {
+    pub limits: Limits,
+    pub peers: Peers,
+    pub barrier: Barrier,
+    pub verify: bool,
+    pub max_parallel: usize,
+    pub progress: Option<Box<ProgressFn>>,
+}
+
+type ProgressFn = dyn Fn(Progress) + Send + Sync;
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("max_regions", &self.limits.regions)
+            .field("max_bytes", &self.limits.bytes)
+            .field("peers", &self.peers)
+            .field("barrier", &self.barrier)
+            .field("verify", &self.verify)
+            .field("max_parallel", &self.max_parallel)
+            .finish_non_exhaustive()
+    }
+}
 
 /// Makes a [`Cache`]; from [`Cache::builder`].
-#[derive(Debug)]
 #[must_use = "a builder does nothing until build() is called"]
 pub struct Builder<R, M> {
     registrar: R,
     monitor: M,
-    max_regions: usize,
+    max_regions: Option<usize>,
     max_bytes: Option<u64>,
+    peers: Peers,
+    barrier: Option<Barrier>,
+    verify: Option<bool>,
+    max_parallel: usize,
+    progress: Option<Box<ProgressFn>>,
 }
 
 impl<R: Registrar, M: Monitor> Builder<R, M> {
     pub(crate) fn new(registrar: R, monitor: M) -> Self {
-        Builder { registrar, monitor, max_regions: DEFAULT_MAX_REGIONS, max_bytes: None }
+        Builder {
+            registrar,
+            monitor,
+            max_regions: None,
+            max_bytes: None,
+            peers: Peers::default(),
+            barrier: None,
+            verify: None,
+            max_parallel: DEFAULT_MAX_PARALLEL,
+            progress: None,
+        }
     }
 
-    /// How many registrations the cache may hold; 16,384 unless set. With 0 nothing is cached.
+    /// How many registrations the cache may hold; 16,384 unless set here or by
+    /// `REGCACHE_MAX_REGIONS`, and 16,777,216 at most. With 0 nothing is cached.
     pub fn max_regions(mut self, regions: usize) -> Self {
-        self.max_regions = regions;
+        self.max_regions = Some(regions);
         self
     }
 
-    /// How many bytes the cache may hold pinned. Unless set, three quarters of this process's
-    /// `RLIMIT_MEMLOCK`, or half of the machine's memory where there is no limit.
+    /// How many bytes the cache may hold pinned. Unless set here or by `REGCACHE_MAX_BYTES`, three
+    /// quarters of this process's `RLIMIT_MEMLOCK`, or half of the machine's memory where there is
+    /// no limit.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// Makes the cache.
+    /// Whether peers may reach more than they were given: [`Peers::Confined`] unless set.
+    pub fn peers(mut self, peers: Peers) -> Self {
+        self.peers = peers;
+        self
+    }
+
+    /// How hits are made safe; [`Barrier::best`] unless set here or by `REGCACHE_BARRIER`.
+    /// [`Barrier::Membarrier`] where the kernel has none is an error.
+    pub fn barrier(mut self, barrier: Barrier) -> Self {
+        self.barrier = Some(barrier);
+        self
+    }
+
+    /// Whether a monitor that can is asked if an event changed anything, before a registration is
+    /// given up; it is, unless set here or by `REGCACHE_VERIFY`. It costs a walk over the pages at
+    /// each registration.
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = Some(verify);
+        self
+    }
+
+    /// How many threads pin at a time for one [`Cache::get_or_register_many`]; 8 unless set.
+    pub fn max_parallel(mut self, threads: usize) -> Self {
+        self.max_parallel = threads;
+        self
+    }
+
+    /// Called while registrations of more than 64 MiB are made, with how far they are. It may use
+    /// the cache, but not for the memory that is being registered.
+    pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Makes the cache. What was not set is taken from the environment: see [`crate::environment`].
     pub fn build(self) -> Result<Cache<R, M>, Error> {
-        let limits = Limits {
-            regions: self.max_regions,
-            bytes: self.max_bytes.unwrap_or_else(default_max_bytes),
+        let environment = crate::environment::read()?;
+        let regions = self.max_regions.or(environment.max_regions).unwrap_or(DEFAULT_MAX_REGIONS);
+        if regions > MOST_REGIONS {
+            return Err(Error::TooManyRegions { regions, most: MOST_REGIONS });
+        }
+        let barrier = self.barrier.or(environment.barrier).unwrap_or_else(Barrier::best);
+        if barrier == Barrier::Membarrier && Barrier::best() != Barrier::Membarrier {
+            return Err(Error::NoMembarrier);
+        }
+        let bytes = self.max_bytes.or(environment.max_bytes).unwrap_or_else(default_max_bytes);
+        let settings = Settings {
+            limits: Limits { regions: regions as u32, bytes },
+            peers: self.peers,
+            barrier,
+            verify: self.verify.or(environment.verify).unwrap_or(true),
+            max_parallel: self.max_parallel,
+            progress: self.progress,
         };
-        Cache::new(self.registrar, self.monitor, limits)
+        Ok(Cache::new(Shared::new(self.registrar, self.monitor, settings)?))
+    }
+}
+
+impl<R, M> fmt::Debug for Builder<R, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("max_regions", &self.max_regions)
+            .field("max_bytes", &self.max_bytes)
+            .finish_non_exhaustive()
     }
 }
 

@@ -105,6 +105,38 @@ pub enum Error {
     /// The cache belongs to the parent process: registrations and watches are not inherited.
     #[error("this cache belongs to the parent process: make a new one after fork")]
     Forked,
+    /// More registrations than a cache can hold were allowed.
+    #[error("a cache of {regions} registrations: {most} is the most")]
+    TooManyRegions {
+        /// What was asked for.
+        regions: usize,
+        /// The most.
+        most: usize,
+    },
+    /// membarrier(2) was asked for, and the kernel has none or refuses it.
+    #[error(
+        "the kernel refuses membarrier(2) (is it older than 4.14, or a seccomp filter in the way?): \
+         use Barrier::Atomic"
+    )]
+    NoMembarrier,
+    /// A setting in the environment that is not understood.
+    #[error("{name}={value}: expected {expected}")]
+    BadSetting {
+        /// The variable.
+        name: String,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The memory for the cache's own tables could not be had.
+    #[error("no memory for a cache of {regions} registrations: {errno}")]
+    NoMemory {
+        /// Registrations that it was to hold.
+        regions: u32,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// A page that shows whether the process was forked could not be had.
     #[error("cannot set up the detection of fork: {errno}")]
     ForkDetection {

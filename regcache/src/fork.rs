@@ -1,18 +1,16 @@
 //! Tells whether this process is the one that made a cache: one load, whatever way the process was
-//! cloned. The only unsafe code of the cache's core is here.
+//! cloned.
 //!
-//! One page is wiped by the kernel at fork (`MADV_WIPEONFORK`, madvise(2), Linux 4.14). It holds
+//! Some pages are wiped by the kernel at fork (`MADV_WIPEONFORK`, madvise(2), Linux 4.14). One holds
 //! the number of this process; a child reads zero there, and takes a new number when it makes a
 //! cache of its own.
 
-use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
 
-use crate::range::page_size;
+use crate::pages::WipedAtFork;
 
 /// Remembers in which process it was made.
 #[derive(Debug, Clone, Copy)]
@@ -24,12 +22,14 @@ pub(crate) struct Owner {
 impl Owner {
     /// This process.
     pub(crate) fn current() -> Result<Owner, Errno> {
-        static PAGE: OnceLock<Result<&'static AtomicU64, Errno>> = OnceLock::new();
+        static PAGE: OnceLock<Result<WipedAtFork<AtomicU64>, Errno>> = OnceLock::new();
         // Ordinary memory, so a child goes on from its parent's value and no two processes of a
         // family have the same number.
         static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
-        let present = (*PAGE.get_or_init(wiped_at_fork))?;
+        // SAFETY: zeros are a number, and it needs no drop.
+        let page = PAGE.get_or_init(|| unsafe { WipedAtFork::new() }).as_ref();
+        let present: &'static AtomicU64 = page.map_err(|errno| *errno)?;
         // Relaxed: a number says nothing about other memory.
         let number = LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
         let process =
@@ -45,18 +45,6 @@ impl Owner {
     pub(crate) fn is_foreign(self) -> bool {
         self.present.load(Ordering::Relaxed) != self.process
     }
-}
-
-fn wiped_at_fork() -> Result<&'static AtomicU64, Errno> {
-    let bytes = NonZeroUsize::new(page_size()).ok_or(Errno::EINVAL)?;
-    let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing in use.
-    let page = unsafe { mmap_anonymous(None, bytes, prot, MapFlags::MAP_PRIVATE) }?;
-    // SAFETY: the advice is for exactly the mapping above, which nothing else knows of. It takes
-    // effect in children only.
-    unsafe { madvise(page, bytes.get(), MmapAdvise::MADV_WIPEONFORK) }?;
-    // SAFETY: the page is zeroed, aligned, never unmapped, and reached as an AtomicU64 only.
-    Ok(unsafe { page.cast::<AtomicU64>().as_ref() })
 }
 
 #[cfg(test)]

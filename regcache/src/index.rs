@@ -9,19 +9,32 @@ use std::collections::BTreeMap;
 
 use crate::access::Access;
 use crate::range::AddressRange;
-use crate::table::SlotId;
+use crate::slot::SlotId;
 
+/// The registrations of one class, by start: end and slot.
+type Class = BTreeMap<usize, (usize, SlotId)>;
+
+/// Classes are few: a program uses two or three combinations of rights.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
-    by_start: BTreeMap<(Access, usize), (usize, SlotId)>,
-}
+pub(crate) struct Index(Vec<(Access, Class)>);
 
 impl Index {
+    fn class(&self, access: Access) -> Option<&Class> {
+        self.0.iter().find(|(a, _)| *a == access).map(|(_, class)| class)
+    }
+
+    fn class_mut(&mut self, access: Access) -> &mut Class {
+        let at = self.0.iter().position(|(a, _)| *a == access).unwrap_or_else(|| {
+            self.0.push((access, Class::new()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
     /// The registration with exactly this access that covers `range`.
     pub(crate) fn covering(&self, access: Access, range: AddressRange) -> Option<SlotId> {
-        let ((found, _), (end, slot)) =
-            self.by_start.range(..=(access, range.start())).next_back()?;
-        (*found == access && *end >= range.end()).then_some(*slot)
+        let (_, (end, slot)) = self.class(access)?.range(..=range.start()).next_back()?;
+        (*end >= range.end()).then_some(*slot)
     }
 
     /// Adds a registration, and returns those that it covers and replaces. Must not be called where
@@ -33,39 +46,47 @@ impl Index {
         slot: SlotId,
     ) -> Vec<SlotId> {
         debug_assert!(self.covering(access, range).is_none());
-        let covered: Vec<_> = self
-            .by_start
-            .range((access, range.start())..(access, range.end()))
+        let class = self.class_mut(access);
+        let covered: Vec<_> = class
+            .range(range.start()..range.end())
             .take_while(|(_, (end, _))| *end <= range.end())
-            .map(|((_, start), (_, slot))| (*start, *slot))
+            .map(|(start, (_, slot))| (*start, *slot))
             .collect();
         for (start, _) in &covered {
-            self.by_start.remove(&(access, *start));
+            class.remove(start);
         }
-        self.by_start.insert((access, range.start()), (range.end(), slot));
+        class.insert(range.start(), (range.end(), slot));
         covered.into_iter().map(|(_, slot)| slot).collect()
     }
 
     /// All that overlap `range`, of whatever access.
     pub(crate) fn overlapping(&self, range: AddressRange) -> Vec<SlotId> {
-        let mut found = Vec::new();
-        for ((_, start), (end, slot)) in &self.by_start {
-            if *start < range.end() && range.start() < *end {
-                found.push(*slot);
-            }
-        }
-        found
+        self.0.iter().flat_map(|(_, class)| overlapping(class, range)).map(|(_, s)| s).collect()
+    }
+
+    /// The smallest range around `range` and all of this access that overlap it.
+    pub(crate) fn union(&self, access: Access, range: AddressRange) -> AddressRange {
+        let Some(class) = self.class(access) else { return range };
+        overlapping(class, range).fold(range, |union, (other, _)| union.union(other))
     }
 
     /// Removes a registration if it is the one that is indexed for its range.
     pub(crate) fn remove(&mut self, access: Access, range: AddressRange, slot: SlotId) {
-        let key = (access, range.start());
-        if self.by_start.get(&key) == Some(&(range.end(), slot)) {
-            self.by_start.remove(&key);
+        let class = self.class_mut(access);
+        if class.get(&range.start()) == Some(&(range.end(), slot)) {
+            class.remove(&range.start());
         }
     }
 }
 
+/// Those that overlap are neighbours in the order.
+fn overlapping(class: &Class, range: AddressRange) -> impl Iterator<Item = (AddressRange, SlotId)> {
+    class
+        .range(..range.end())
+        .rev()
+        .take_while(move |(_, (end, _))| *end > range.start())
+        .map(|(start, (end, slot))| (AddressRange::between(*start, *end), *slot))
+}
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +128,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (seed >> 33) % n
         };
-        for _ in 0..200 {
+        for _ in 0..20 {
             let mut index = Index::default();
             let mut model: Vec<(AddressRange, SlotId)> = Vec::new();
             for slot in 0..60 {
@@ -135,6 +156,12 @@ mod tests {
                             model.iter().any(|(r, _)| r.covers(query)),
                             "{query} in {model:?}"
                         );
+                        let mut overlapping = index.overlapping(query);
+                        overlapping.sort();
+                        let mut expected: Vec<_> =
+                            model.iter().filter(|(r, _)| r.overlaps(query)).map(|m| m.1).collect();
+                        expected.sort();
+                        assert_eq!(overlapping, expected);
                         if let Some(slot) = found {
                             assert!(model.iter().any(|(r, s)| *s == slot && r.covers(query)));
                         }

@@ -40,27 +40,55 @@
 //! - A [`Registrar`](registrar::Registrar) pins: [`registrar::Verbs`] for any `ibv_pd`,
 //!   [`registrar::IoUring`] for an io_uring, which pins in the same way on any Linux machine.
 
+#[macro_use]
+mod trace;
+
 mod access;
+mod barrier;
 mod builder;
 mod cache;
+mod cells;
+mod drain;
+mod dump;
+pub mod environment;
 mod error;
 mod flight;
 mod fork;
 mod guard;
+mod hints;
+mod hit;
 mod index;
+mod local;
+mod many;
+mod miss;
+#[cfg(all(test, loom))]
+mod models;
 pub mod monitor;
+mod pages;
+mod progress;
 mod range;
+mod reaper;
 pub mod registrar;
 mod request;
+mod shared;
+mod slot;
 mod stats;
+mod sync;
 mod table;
+mod tls;
 
 pub use access::Access;
+pub use barrier::Barrier;
 pub use builder::Builder;
 pub use cache::Cache;
+pub use dump::{Dump, DumpedRegion};
 pub use error::Error;
 pub use guard::Guard;
+pub use local::Local;
+pub use progress::Progress;
 pub use range::{AddressRange, page_size};
+pub use reaper::Reaper;
+pub use request::Peers;
 pub use stats::Stats;
 
 /// The examples of the README are compiled with the tests.

@@ -8,6 +8,8 @@ pub use manual::Manual;
 #[cfg(feature = "ummunotify")]
 pub use ummunotify::Ummunotify;
 
+use std::os::fd::BorrowedFd;
+
 use crate::range::AddressRange;
 
 /// Names one watch. The cache never uses a value twice.
@@ -97,4 +99,32 @@ pub trait Monitor: Send + Sync {
     /// every hit has been reported. An error means that hits may have been lost: the cache then trusts nothing
     /// that it holds, and caches nothing more.
     fn drain(&self, invalid: &mut dyn FnMut(Invalid)) -> Result<u64, MonitorError>;
+
+    /// A generation of one slot, where the monitor has one: as [`generation`](Monitor::generation),
+    /// but it moves only for the watch whose cookie [has this slot](Cookie::slot). An event elsewhere
+    /// then costs a lookup nothing. For a slot it is always `None` or never.
+    #[inline]
+    fn slot_generation(&self, slot: u32) -> Option<u64> {
+        let _ = slot;
+        None
+    }
+
+    /// The range of `cookie` has been pinned, and stays pinned for as long as it is watched:
+    /// [`verify`](Monitor::verify) may be asked about it.
+    fn pinned(&self, cookie: Cookie) {
+        let _ = cookie;
+    }
+
+    /// Whether the range of `cookie`, of which an event has been reported, still has the pages that
+    /// it had when it was [`pinned`](Monitor::pinned). With `true` it goes on being watched, and what
+    /// happens from then on is reported by a later drain.
+    fn verify(&self, cookie: Cookie) -> bool {
+        let _ = cookie;
+        false
+    }
+
+    /// What becomes readable when there is something to drain.
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }

@@ -44,6 +44,17 @@ impl AddressRange {
         self.start < other.end && other.start < self.end
     }
 
+    /// From `start` to `end`, which is greater.
+    pub(crate) fn between(start: usize, end: usize) -> AddressRange {
+        debug_assert!(start < end);
+        AddressRange { start, end }
+    }
+
+    /// The smallest range that covers both.
+    pub(crate) fn union(self, other: AddressRange) -> AddressRange {
+        AddressRange { start: self.start.min(other.start), end: self.end.max(other.end) }
+    }
+
     /// The smallest range of whole pages around this one, or `None` where its end would wrap.
     pub fn round_to_pages(self) -> Option<AddressRange> {
         let mask = page_size() - 1;

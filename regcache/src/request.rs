@@ -4,19 +4,39 @@ use crate::access::Access;
 use crate::error::Error;
 use crate::range::AddressRange;
 
+/// What peers may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Peers {
+    /// Exactly the bytes that were asked for with remote access. No two ranges are merged.
+    #[default]
+    Confined,
+    /// The rest of the pages too, and what lies between ranges that overlap: fewer registrations,
+    /// for jobs whose processes are one program.
+    Trusted,
+}
+
 /// A lookup.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
-    /// What is to be registered on a miss: whole pages for local access; for remote access exactly
-    /// what was asked, since a rounded key would open the neighbours' bytes to the peer.
+    /// What was asked for.
+    pub exact: AddressRange,
+    /// What is to be registered on a miss: whole pages where that harms nobody; else exactly what
+    /// was asked, since a rounded key would open the neighbours' bytes to the peer.
     pub range: AddressRange,
     /// The pages to be watched.
     pub pages: AddressRange,
     pub access: Access,
+    /// More may be registered than was asked for.
+    pub may_widen: bool,
 }
 
 impl Request {
-    pub(crate) fn new(addr: usize, len: usize, access: Access) -> Result<Request, Error> {
+    pub(crate) fn new(
+        addr: usize,
+        len: usize,
+        access: Access,
+        peers: Peers,
+    ) -> Result<Request, Error> {
         if len == 0 {
             return Err(Error::EmptyRange { addr });
         }
@@ -32,8 +52,9 @@ impl Request {
         if writes_remotely && !access.contains(Access::LOCAL_WRITE) {
             return Err(Error::NeedsLocalWrite { access });
         }
-        let range = if access.is_remote() { exact } else { pages };
-        Ok(Request { range, pages, access })
+        let may_widen = !access.is_remote() || peers == Peers::Trusted;
+        let range = if may_widen { pages } else { exact };
+        Ok(Request { exact, range, pages, access, may_widen })
     }
 
     /// The accesses of registrations that can serve this request, best first. A local read is also
@@ -45,7 +66,7 @@ impl Request {
 
     /// Whether a registration of `range` with `access` can serve this request.
     pub(crate) fn is_served_by(&self, range: AddressRange, access: Access) -> bool {
-        range.covers(self.range) && self.served_by().any(|a| a == access)
+        range.covers(self.exact) && self.served_by().any(|a| a == access)
     }
 }
 
@@ -57,16 +78,20 @@ mod tests {
     #[test]
     fn local_ranges_are_rounded_and_remote_ones_are_not() {
         let page = page_size();
-        let local = Request::new(10 * page + 1, 2, Access::LOCAL_WRITE).unwrap();
+        let local = Request::new(10 * page + 1, 2, Access::LOCAL_WRITE, Peers::Confined).unwrap();
         assert_eq!(local.range, AddressRange::new(10 * page, page).unwrap());
-        let remote = Request::new(10 * page + 1, 2, Access::REMOTE_READ).unwrap();
+        let remote = Request::new(10 * page + 1, 2, Access::REMOTE_READ, Peers::Confined).unwrap();
         assert_eq!(remote.range, AddressRange::new(10 * page + 1, 2).unwrap());
         assert_eq!(remote.pages, local.pages);
+        let trusted = Request::new(10 * page + 1, 2, Access::REMOTE_READ, Peers::Trusted).unwrap();
+        assert_eq!(trusted.range, local.range);
     }
 
     #[test]
     fn bad_requests_are_named() {
-        let error = |addr, len, access| Request::new(addr, len, access).unwrap_err().to_string();
+        let error = |addr, len, access| {
+            Request::new(addr, len, access, Peers::Confined).unwrap_err().to_string()
+        };
         assert_eq!(
             error(0x1000, 0, Access::empty()),
             "cannot register 0 bytes at 0x1000: pass the length of the buffer in bytes"
@@ -80,7 +105,9 @@ mod tests {
     #[test]
     fn a_read_is_served_by_a_writable_registration_and_nothing_else_is_widened() {
         let page = AddressRange::new(0x1000, 0x1000).unwrap();
-        let served = |want, have| Request::new(0x1000, 8, want).unwrap().is_served_by(page, have);
+        let served = |want, have| {
+            Request::new(0x1000, 8, want, Peers::Confined).unwrap().is_served_by(page, have)
+        };
         assert!(served(Access::empty(), Access::LOCAL_WRITE));
         assert!(!served(Access::LOCAL_WRITE, Access::empty()));
         assert!(!served(Access::empty(), Access::LOCAL_WRITE | Access::REMOTE_WRITE));

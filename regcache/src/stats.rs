@@ -9,6 +9,8 @@ macro_rules! statistics {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         #[non_exhaustive]
         pub struct Stats {
+            /// Lookups that found a registration.
+            pub hits: u64,
             $($(#[$doc])* pub $name: u64,)*
             /// Registrations held now: cached, in the making, and stale but in use.
             pub regions: u64,
@@ -19,20 +21,21 @@ macro_rules! statistics {
         /// The counts as they grow.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
+            /// Hits that took the lock.
+            pub hits: Counter,
             $(pub $name: Counter,)*
         }
 
         impl Counters {
-            pub(crate) fn snapshot(&self, regions: u64, bytes: u64) -> Stats {
-                Stats { $($name: self.$name.get(),)* regions, bytes }
+            pub(crate) fn snapshot(&self, hits: u64, regions: u64, bytes: u64) -> Stats {
+                let hits = hits + self.hits.get();
+                Stats { hits, $($name: self.$name.get(),)* regions, bytes }
             }
         }
     };
 }
 
 statistics! {
-    /// Lookups that found a registration.
-    hits,
     /// Lookups that found none.
     misses,
     /// Lookups that waited for another thread to register the same memory.
@@ -47,6 +50,12 @@ statistics! {
     deregister_failures,
     /// Cached registrations that became stale because a mapping changed.
     stale,
+    /// Cached registrations that an event hit, and that the monitor found to be as good as ever.
+    verified,
+    /// Cached registrations that were ended by [`Cache::revoke`](crate::Cache::revoke).
+    revoked,
+    /// Times that membarrier(2) was refused, so that nothing could be deregistered for the while.
+    barrier_failures,
     /// Cached registrations that were evicted to make room.
     evicted,
     /// Registrations that were made again because of an event while they were pinned.

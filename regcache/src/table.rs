@@ -1,107 +1,109 @@
-//! The registrations that the cache holds, and what state each is in. The caller holds the one lock
-//! around it, and calls no registrar and no monitor meanwhile.
+//! The registrations that the cache holds, and what state each is in: the truth behind the hints.
+//! All of it is under one lock, and no registrar and no monitor is called meanwhile.
+//!
+//! A registration ends in three steps. It is made stale, so that no lookup finds it any more; then
+//! the caller goes through the far side of the barrier; then it is *settled*: dead if nobody holds
+//! it, a *zombie* if somebody does. Who lets go of a zombie settles it again.
 
-use std::mem;
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::access::Access;
+use crate::cells::Blocks;
 use crate::flight::Flight;
+use crate::hints::Hints;
 use crate::index::Index;
 use crate::monitor::Cookie;
 use crate::range::AddressRange;
-use crate::registrar::Keys;
 use crate::request::Request;
+use crate::slot::{Body, Phase, SlotId, Slots};
+use crate::tls;
 
-pub(crate) type SlotId = u32;
-
-/// A registration, from pin to unpin.
-#[derive(Debug)]
-pub(crate) struct Entry<T> {
-    pub region: T,
-    pub keys: Keys,
-    pub range: AddressRange,
-    pub access: Access,
-    /// Where the cache holds it; `None` for one that is not cached.
-    pub slot: Option<SlotId>,
-}
+/// Evicted at a time: the cache's size by this, so that the barrier is shared.
+const EVICTION_SHARE: u64 = 64;
 
 /// A registration that nobody can find or holds any more: unwatch, deregister, then
 /// [`Table::free`].
-#[derive(Debug)]
-pub(crate) struct Dead<T> {
+pub(crate) struct Dead<H, T> {
     pub cookie: Cookie,
     pub slot: SlotId,
-    pub entry: Arc<Entry<T>>,
-}
-
-#[derive(Debug)]
-enum State<T> {
-    Free,
-    /// One thread is registering. `dirty`: an event came that may be older than the pin.
-    Pending {
-        request: Request,
-        flight: Arc<Flight>,
-        dirty: bool,
-    },
-    /// In the index. `visited` since the clock's hand last came by.
-    Valid {
-        entry: Arc<Entry<T>>,
-        visited: bool,
-    },
-    /// Out of the index, and held by somebody; dies at the last release.
-    Stale {
-        entry: Arc<Entry<T>>,
-    },
-    /// Handed out as [`Dead`].
-    Dying,
-}
-
-#[derive(Debug)]
-struct Slot<T> {
-    /// Part of the cookie, so that an event of an earlier tenant is told from one of this.
-    version: u32,
-    /// Guards on the entry.
-    guards: usize,
-    state: State<T>,
+    pub body: Body<H, T>,
 }
 
 /// What the registrations in the table may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    pub regions: usize,
+    pub regions: u32,
     pub bytes: u64,
 }
 
+impl Limits {
+    /// Slots of a cache with these limits: some more than registrations, since a slot is free again
+    /// only when its registration is gone.
+    pub(crate) fn slots(self) -> u32 {
+        self.regions + self.regions / 8 + 64
+    }
+}
+
+/// One thread is registering.
 #[derive(Debug)]
-pub(crate) struct Table<T> {
-    slots: Vec<Slot<T>>,
-    free: Vec<SlotId>,
-    /// Slots in state `Pending`: as many as there are threads that register.
-    pending: Vec<SlotId>,
+struct Pending {
+    slot: SlotId,
+    request: Request,
+    /// Made when somebody waits.
+    flight: Option<Arc<Flight>>,
+    /// [`tls::this_thread`] of the one that does.
+    by: usize,
+    /// An event came that may be older than the pin.
+    dirty: bool,
+}
+
+/// What a registration in the making means for who wants one like it.
+#[derive(Debug)]
+pub(crate) enum InFlight {
+    Wait(Arc<Flight>),
+    /// It is the caller's own: it must not wait for itself.
+    Own,
+}
+
+pub(crate) struct Table<H, T> {
+    slots: Arc<Slots<H, T>>,
+    hints: Arc<Hints>,
     index: Index,
-    hand: usize,
-    /// Slots in state `Valid` without guards: what can be evicted.
-    idle: usize,
-    /// Slots that are pending, valid or stale, and their bytes.
-    regions: usize,
+    free: Vec<SlotId>,
+    /// Slots from here on have never been used.
+    unused: SlotId,
+    /// As many as there are threads that register.
+    pending: Vec<Pending>,
+    /// Stale, past the barrier, and held by somebody.
+    zombies: HashSet<SlotId>,
+    /// Stale, and the barrier was refused.
+    unfenced: Vec<SlotId>,
+    hand: SlotId,
+    limits: Limits,
+    /// Slots that are not free or dying, and their bytes.
+    regions: u32,
     bytes: u64,
 }
 
-impl<T> Table<T> {
-    pub(crate) fn new() -> Table<T> {
+impl<H, T> Table<H, T> {
+    pub(crate) fn new(limits: Limits, slots: Arc<Slots<H, T>>, hints: Arc<Hints>) -> Table<H, T> {
         Table {
-            slots: Vec::new(),
-            free: Vec::new(),
-            pending: Vec::new(),
+            slots,
+            hints,
             index: Index::default(),
+            free: Vec::new(),
+            unused: 0,
+            pending: Vec::new(),
+            zombies: HashSet::new(),
+            unfenced: Vec::new(),
             hand: 0,
-            idle: 0,
+            limits,
             regions: 0,
             bytes: 0,
         }
     }
 
-    pub(crate) fn regions(&self) -> usize {
+    pub(crate) fn regions(&self) -> u32 {
         self.regions
     }
 
@@ -109,260 +111,338 @@ impl<T> Table<T> {
         self.bytes
     }
 
-    fn slot(&mut self, id: SlotId) -> &mut Slot<T> {
-        &mut self.slots[id as usize]
+    fn body(&self, id: SlotId) -> &Body<H, T> {
+        // SAFETY: the table's lock is held, and the callers ask for slots that are valid, suspect or
+        // stale: `publish` has filled them, and only `settle` takes the body, under the lock.
+        unsafe { self.slots[id].body() }
     }
 
-    /// A valid registration that serves `request`, with one more guard on it.
-    pub(crate) fn find(&mut self, request: &Request) -> Option<Arc<Entry<T>>> {
+    fn is(&self, id: SlotId, phase: Phase) -> bool {
+        self.slots[id].state().is(phase)
+    }
+
+    fn set(&self, id: SlotId, phase: Phase) {
+        let slot = &self.slots[id];
+        slot.set(slot.state().to(phase));
+    }
+
+    /// The indexed registration that serves `request`, valid or suspect.
+    pub(crate) fn find(&self, request: &Request) -> Option<(SlotId, Phase)> {
         let id =
-            request.served_by().find_map(|access| self.index.covering(access, request.range))?;
-        let slot = &mut self.slots[id as usize];
-        let State::Valid { entry, visited } = &mut slot.state else {
-            unreachable!("an indexed slot is valid");
-        };
-        *visited = true;
-        if slot.guards == 0 {
-            self.idle -= 1;
+            request.served_by().find_map(|access| self.index.covering(access, request.exact))?;
+        if self.is(id, Phase::Suspect) {
+            return Some((id, Phase::Suspect));
         }
-        slot.guards += 1;
-        Some(entry.clone())
+        let body = self.body(id);
+        self.hints.place(body.range, body.access, id);
+        Some((id, Phase::Valid))
     }
 
     /// A registration in the making that will serve `request`.
-    pub(crate) fn find_pending(&self, request: &Request) -> Option<Arc<Flight>> {
-        self.pending.iter().find_map(|id| match &self.slots[*id as usize].state {
-            State::Pending { request: other, flight, .. }
-                if request.is_served_by(other.range, other.access) =>
-            {
-                Some(flight.clone())
-            }
-            _ => None,
-        })
-    }
-
-    /// Evicts until `bytes` more fit, or nothing idle is left. The second half tells whether they
-    /// fit.
-    pub(crate) fn make_room(&mut self, limits: Limits, bytes: u64) -> (Vec<Dead<T>>, bool) {
-        let mut dead = Vec::new();
-        loop {
-            let fits =
-                self.regions < limits.regions && self.bytes.saturating_add(bytes) <= limits.bytes;
-            if fits {
-                return (dead, true);
-            }
-            match self.evict() {
-                Some(evicted) => dead.push(evicted),
-                None => return (dead, false),
-            }
+    pub(crate) fn find_pending(&mut self, request: &Request) -> Option<InFlight> {
+        let serves = |p: &&mut Pending| request.is_served_by(p.request.range, p.request.access);
+        let pending = self.pending.iter_mut().find(serves)?;
+        if pending.by == tls::this_thread() {
+            return Some(InFlight::Own);
         }
+        Some(InFlight::Wait(pending.flight.get_or_insert_default().clone()))
     }
 
-    /// Evicts at least `bytes`, or all that is idle.
-    pub(crate) fn evict_bytes(&mut self, bytes: u64) -> Vec<Dead<T>> {
-        let mut dead = Vec::new();
-        let mut evicted_bytes = 0;
-        while evicted_bytes < bytes
-            && let Some(evicted) = self.evict()
-        {
-            evicted_bytes += evicted.entry.range.len() as u64;
-            dead.push(evicted);
+    /// `request` widened to the registrations that it overlaps, while that at most doubles it.
+    pub(crate) fn merge(&self, request: Request) -> Request {
+        if !request.may_widen {
+            return request;
+        }
+        let union = self.index.union(request.access, request.range);
+        let affordable = union.len() <= request.range.len().saturating_mul(2)
+            && union.len() as u64 <= self.limits.bytes;
+        if affordable { Request { range: union, pages: union, ..request } } else { request }
+    }
+
+    /// Whether `bytes` can be added.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.regions < self.limits.regions && self.bytes.saturating_add(bytes) <= self.limits.bytes
+    }
+
+    /// Makes registrations stale until `bytes` and some more fit, or nothing idle is left.
+    pub(crate) fn evict_for(&mut self, bytes: u64, blocks: &Blocks) -> Vec<SlotId> {
+        let Limits { regions, bytes: limit } = self.limits;
+        let spare_regions = regions - (regions / EVICTION_SHARE as u32).max(1).min(regions);
+        let spare_bytes = (limit - limit / EVICTION_SHARE).saturating_sub(bytes);
+        self.evict(blocks, |regions, bytes| regions <= spare_regions && bytes <= spare_bytes)
+    }
+
+    /// Makes registrations of at least `bytes` stale, or all that is idle.
+    pub(crate) fn evict_bytes(&mut self, bytes: u64, blocks: &Blocks) -> Vec<SlotId> {
+        let target = self.bytes.saturating_sub(bytes);
+        self.evict(blocks, |_, bytes| bytes <= target)
+    }
+
+    /// CLOCK: the hand passes over what was found since it last came by, once. What is held is spared
+    /// (one that is taken up at this very moment may be caught: it lives until it is let go of).
+    fn evict(&mut self, blocks: &Blocks, enough: impl Fn(u32, u64) -> bool) -> Vec<SlotId> {
+        let held = blocks.held();
+        let (mut regions, mut bytes) = (self.regions, self.bytes);
+        let mut stale = Vec::new();
+        for _ in 0..2 * u64::from(self.unused) {
+            if enough(regions, bytes) {
+                break;
+            }
+            self.hand = (self.hand + 1) % self.unused;
+            let (id, slot) = (self.hand, &self.slots[self.hand]);
+            if !slot.state().is(Phase::Valid)
+                || slot.take_visited()
+                || slot.references() > 0
+                || held.binary_search(&id).is_ok()
+            {
+                continue;
+            }
+            regions -= 1;
+            bytes -= self.body(id).range.len() as u64;
+            self.make_stale(id);
+            stale.push(id);
+        }
+        stale
+    }
+
+    /// Takes a slot for a registration in the making.
+    pub(crate) fn reserve(&mut self, request: Request) -> Option<SlotId> {
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None if self.unused < self.slots.len() => {
+                self.unused += 1;
+                self.unused - 1
+            }
+            None => return None,
+        };
+        self.set(id, Phase::Pending);
+        let by = tls::this_thread();
+        self.pending.push(Pending { slot: id, request, flight: None, by, dirty: false });
+        self.regions += 1;
+        self.bytes += request.range.len() as u64;
+        Some(id)
+    }
+
+    fn pending(&mut self, id: SlotId) -> &mut Pending {
+        let pending = self.pending.iter_mut().find(|p| p.slot == id);
+        pending.expect("a slot is pending until it is published or cancelled")
+    }
+
+    fn land(&mut self, id: SlotId) -> Pending {
+        let at = self.pending.iter().position(|p| p.slot == id);
+        self.pending.swap_remove(at.expect("a slot is pending until it is published or cancelled"))
+    }
+
+    /// Registers less than was reserved for.
+    pub(crate) fn narrow(&mut self, id: SlotId, request: Request) {
+        let wide = std::mem::replace(&mut self.pending(id).request, request);
+        self.bytes -= (wide.range.len() - request.range.len()) as u64;
+    }
+
+    /// Makes a pending registration valid; or gives it back, because an event came since its watch
+    /// began. The caller holds the slot already.
+    pub(crate) fn publish(
+        &mut self,
+        id: SlotId,
+        body: Body<H, T>,
+        generation: u64,
+    ) -> Result<Published, Body<H, T>> {
+        if self.pending(id).dirty {
+            return Err(body);
+        }
+        let (range, access) = (body.range, body.access);
+        let slot = &self.slots[id];
+        slot.set_generation(generation);
+        slot.take_visited();
+        // SAFETY: the slot is pending, and who registers in it calls this.
+        unsafe { slot.fill(body) };
+        let flight = self.land(id).flight;
+        if self.index.covering(access, range).is_some() {
+            // Another thread has published a wider one meanwhile: this one serves its maker only.
+            self.set(id, Phase::Stale);
+            self.zombies.insert(id);
+            return Ok(Published { flight, replaced: Vec::new() });
+        }
+        let replaced = self.index.insert(access, range, id);
+        for replaced in &replaced {
+            let body = self.body(*replaced);
+            self.hints.remove(body.range, body.access, *replaced);
+            self.set(*replaced, Phase::Stale);
+        }
+        self.set(id, Phase::Valid);
+        self.hints.insert(range, access, id);
+        Ok(Published { flight, replaced })
+    }
+
+    /// Gives the pending registration a new name, so that events of its old one are no matter.
+    /// `None` if there are no names left.
+    pub(crate) fn rename(&mut self, id: SlotId) -> Option<Cookie> {
+        let slot = &self.slots[id];
+        slot.set(slot.state().next(Phase::Pending)?);
+        self.pending(id).dirty = false;
+        Some(self.slots.cookie(id))
+    }
+
+    /// Gives up a pending registration, and returns who waits for it.
+    pub(crate) fn cancel(&mut self, id: SlotId) -> Option<Arc<Flight>> {
+        let pending = self.land(id);
+        self.regions -= 1;
+        self.bytes -= pending.request.range.len() as u64;
+        self.free(id);
+        pending.flight
+    }
+
+    /// An event came for `cookie`. Returns the slot if that was a valid registration, which is now
+    /// suspect.
+    pub(crate) fn suspect(&mut self, cookie: Cookie) -> Option<SlotId> {
+        let id = cookie.slot();
+        if self.slots.get(id).is_none() || self.slots.cookie(id) != cookie {
+            return None;
+        }
+        if self.is(id, Phase::Pending) {
+            self.pending(id).dirty = true;
+        }
+        if !self.is(id, Phase::Valid) {
+            return None;
+        }
+        self.set(id, Phase::Suspect);
+        Some(id)
+    }
+
+    /// The mapping of `range` changed. Returns the registrations that this makes suspect.
+    pub(crate) fn suspect_range(&mut self, range: AddressRange) -> Vec<SlotId> {
+        for pending in &mut self.pending {
+            pending.dirty |= pending.request.pages.overlaps(range);
+        }
+        // Events are for pages, registrations may begin and end inside one.
+        let pages = range.round_to_pages().unwrap_or(range);
+        let mut hit = self.index.overlapping(pages);
+        hit.retain(|id| self.is(*id, Phase::Valid));
+        hit.iter().for_each(|id| self.set(*id, Phase::Suspect));
+        hit
+    }
+
+    /// A suspect is as good as ever, as of `generation`, unless it has been ended meanwhile. Returns
+    /// whether it had not.
+    pub(crate) fn acquit(&mut self, id: SlotId, generation: u64) -> bool {
+        let suspect = self.is(id, Phase::Suspect);
+        if suspect {
+            self.slots[id].set_generation(generation);
+            self.set(id, Phase::Valid);
+        }
+        suspect
+    }
+
+    /// A suspect is stale, unless it has been ended meanwhile. Returns whether it had not.
+    pub(crate) fn condemn(&mut self, id: SlotId) -> bool {
+        let suspect = self.is(id, Phase::Suspect);
+        if suspect {
+            self.make_stale(id);
+        }
+        suspect
+    }
+
+    /// Makes what touches `range` stale.
+    pub(crate) fn revoke(&mut self, range: AddressRange) -> Vec<SlotId> {
+        let hit = self.index.overlapping(range);
+        hit.iter().for_each(|id| self.make_stale(*id));
+        hit
+    }
+
+    /// Takes a valid or suspect registration out of reach.
+    pub(crate) fn make_stale(&mut self, id: SlotId) {
+        debug_assert!(self.is(id, Phase::Valid) || self.is(id, Phase::Suspect));
+        let (range, access) = (self.body(id).range, self.body(id).access);
+        self.index.remove(access, range, id);
+        self.hints.remove(range, access, id);
+        self.set(id, Phase::Stale);
+    }
+
+    /// Makes everything stale: nothing is known of any registration any more.
+    pub(crate) fn make_all_stale(&mut self) -> Vec<SlotId> {
+        self.pending.iter_mut().for_each(|p| p.dirty = true);
+        let live = |id: &SlotId| self.is(*id, Phase::Valid) || self.is(*id, Phase::Suspect);
+        let all: Vec<_> = (0..self.unused).filter(live).collect();
+        all.iter().for_each(|id| self.make_stale(*id));
+        all
+    }
+
+    /// The barrier was refused: these are kept until it works again.
+    pub(crate) fn postpone(&mut self, stale: Vec<SlotId>) {
+        self.unfenced.extend(stale);
+    }
+
+    /// Those that wait for the barrier to work.
+    pub(crate) fn take_postponed(&mut self) -> Vec<SlotId> {
+        std::mem::take(&mut self.unfenced)
+    }
+
+    /// Ends what was made stale before the caller went through the barrier, as far as nobody holds
+    /// it.
+    pub(crate) fn settle(&mut self, stale: Vec<SlotId>, blocks: &Blocks) -> Vec<Dead<H, T>> {
+        if stale.is_empty() {
+            return Vec::new();
+        }
+        let held = blocks.held();
+        let mut dead = Vec::with_capacity(stale.len());
+        for id in stale {
+            // Cells come first and counts last: a clone counts while a cell still holds.
+            if held.binary_search(&id).is_ok() || self.slots[id].references() > 0 {
+                self.zombies.insert(id);
+            } else {
+                dead.push(self.bury(id));
+            }
         }
         dead
     }
 
-    /// CLOCK: the hand passes over what was used since it last came by, once.
-    fn evict(&mut self) -> Option<Dead<T>> {
-        if self.idle == 0 {
-            return None;
-        }
-        loop {
-            self.hand = (self.hand + 1) % self.slots.len();
-            let id = self.hand as SlotId;
-            match self.slot(id) {
-                Slot { guards: 0, state: State::Valid { visited, .. }, .. } => {
-                    if !mem::take(visited) {
-                        return self.retire(id);
-                    }
-                }
-                _ => continue,
-            }
-        }
+    /// Somebody let go of `id` and found it stale.
+    pub(crate) fn settle_zombie(&mut self, id: SlotId, blocks: &Blocks) -> Vec<Dead<H, T>> {
+        // If it is not a zombie, who made it stale has not settled it yet, and will.
+        if self.zombies.remove(&id) { self.settle(vec![id], blocks) } else { Vec::new() }
     }
 
-    /// Takes a slot for a registration in the making.
-    pub(crate) fn reserve(&mut self, request: Request) -> (SlotId, Arc<Flight>) {
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { version: 0, guards: 0, state: State::Free });
-            (self.slots.len() - 1) as SlotId
-        });
-        let flight = Arc::new(Flight::new());
-        self.slot(id).state = State::Pending { request, flight: flight.clone(), dirty: false };
-        self.pending.push(id);
-        self.regions += 1;
-        self.bytes += request.range.len() as u64;
-        (id, flight)
+    /// Zombies, whoever holds them: nobody does any more.
+    pub(crate) fn bury_zombies(&mut self) -> Vec<Dead<H, T>> {
+        let mut all: Vec<_> = self.zombies.drain().collect();
+        all.append(&mut self.unfenced);
+        all.into_iter().map(|id| self.bury(id)).collect()
     }
 
-    /// The name of the slot's present tenant.
-    pub(crate) fn cookie(&self, id: SlotId) -> Cookie {
-        Cookie(u64::from(self.slots[id as usize].version) << 32 | u64::from(id))
-    }
-
-    /// Makes a pending registration valid, with one guard on it; or gives `pinned` back, because an
-    /// event came since its watch began. Registrations that it covers and replaces are returned if
-    /// they are dead.
-    pub(crate) fn publish(
-        &mut self,
-        id: SlotId,
-        pinned: Entry<T>,
-    ) -> Result<Published<T>, Entry<T>> {
-        let State::Pending { dirty, .. } = self.slot(id).state else {
-            unreachable!("a slot is pending until it is published");
-        };
-        if dirty {
-            return Err(pinned);
-        }
-        self.pending.retain(|p| *p != id);
-        self.slot(id).guards = 1;
-        let entry = Arc::new(Entry { slot: Some(id), ..pinned });
-        if self.index.covering(entry.access, entry.range).is_some() {
-            // Another thread has published a wider one meanwhile: this one serves its maker only.
-            self.slot(id).state = State::Stale { entry: entry.clone() };
-            return Ok(Published { entry, replaced: Vec::new() });
-        }
-        let replaced = self.index.insert(entry.access, entry.range, id);
-        self.slot(id).state = State::Valid { entry: entry.clone(), visited: false };
-        let replaced = replaced.into_iter().filter_map(|id| self.retire(id)).collect();
-        Ok(Published { entry, replaced })
-    }
-
-    /// Gives the pending registration a new name, so that events of its old one are no matter.
-    pub(crate) fn rename(&mut self, id: SlotId) -> Cookie {
-        let slot = self.slot(id);
-        slot.version = slot.version.wrapping_add(1);
-        if let State::Pending { dirty, .. } = &mut slot.state {
-            *dirty = false;
-        }
-        self.cookie(id)
-    }
-
-    /// Gives up a pending registration.
-    pub(crate) fn cancel(&mut self, id: SlotId) {
-        if let State::Pending { request, .. } = self.slot(id).state {
-            self.regions -= 1;
-            self.bytes -= request.range.len() as u64;
-            self.pending.retain(|p| *p != id);
-            self.free(id);
-        }
-    }
-
-    /// An event came for `cookie`.
-    pub(crate) fn invalidate(&mut self, cookie: Cookie) -> Hit<T> {
-        let id = cookie.0 as SlotId;
-        if self.slots.len() <= id as usize || self.cookie(id) != cookie {
-            return Hit::Nothing;
-        }
-        match &mut self.slot(id).state {
-            State::Pending { dirty, .. } => {
-                *dirty = true;
-                Hit::Nothing
-            }
-            State::Valid { .. } => Hit::Stale(self.retire(id)),
-            State::Free | State::Stale { .. } | State::Dying => Hit::Nothing,
-        }
-    }
-
-    /// The mapping of `range` changed. Returns how many registrations that made stale, and those
-    /// that are dead.
-    pub(crate) fn invalidate_range(&mut self, range: AddressRange) -> (u64, Vec<Dead<T>>) {
-        for slot in &mut self.slots {
-            if let State::Pending { request, dirty, .. } = &mut slot.state {
-                *dirty |= request.pages.overlaps(range);
-            }
-        }
-        let (mut valid, mut dead) = (0, Vec::new());
-        for id in self.index.overlapping(range) {
-            valid += 1;
-            dead.extend(self.retire(id));
-        }
-        (valid, dead)
-    }
-
-    /// Every registration may be stale. Returns how many were valid, and those that are dead.
-    pub(crate) fn invalidate_all(&mut self) -> (u64, Vec<Dead<T>>) {
-        let (mut valid, mut dead) = (0, Vec::new());
-        for id in 0..self.slots.len() as SlotId {
-            if let Hit::Stale(d) = self.invalidate(self.cookie(id)) {
-                valid += 1;
-                dead.extend(d);
-            }
-        }
-        (valid, dead)
-    }
-
-    /// Takes a valid registration out of reach. It is dead at once if nobody holds it.
-    fn retire(&mut self, id: SlotId) -> Option<Dead<T>> {
-        let slot = &mut self.slots[id as usize];
-        let State::Valid { entry, .. } = mem::replace(&mut slot.state, State::Dying) else {
-            unreachable!("only a valid slot retires");
-        };
-        self.index.remove(entry.access, entry.range, id);
-        if slot.guards > 0 {
-            slot.state = State::Stale { entry };
-            return None;
-        }
-        self.idle -= 1;
-        Some(self.bury(id, entry))
-    }
-
-    /// One guard less on a cached registration.
-    pub(crate) fn release(&mut self, id: SlotId) -> Option<Dead<T>> {
-        let slot = &mut self.slots[id as usize];
-        slot.guards -= 1;
-        if slot.guards > 0 {
-            return None;
-        }
-        match mem::replace(&mut slot.state, State::Dying) {
-            State::Stale { entry } => Some(self.bury(id, entry)),
-            state => {
-                slot.state = state;
-                self.idle += 1;
-                None
-            }
-        }
-    }
-
-    fn bury(&mut self, slot: SlotId, entry: Arc<Entry<T>>) -> Dead<T> {
+    fn bury(&mut self, id: SlotId) -> Dead<H, T> {
+        debug_assert!(self.is(id, Phase::Stale));
+        self.set(id, Phase::Dying);
+        // SAFETY: nobody holds the slot, and it is not valid, so nobody begins to.
+        let body = unsafe { self.slots[id].take() };
         self.regions -= 1;
-        self.bytes -= entry.range.len() as u64;
-        Dead { cookie: self.cookie(slot), slot, entry }
+        self.bytes -= body.range.len() as u64;
+        Dead { cookie: self.slots.cookie(id), slot: id, body }
     }
 
     /// Makes a slot whose tenant is gone available again.
     pub(crate) fn free(&mut self, id: SlotId) {
-        let slot = self.slot(id);
-        slot.state = State::Free;
         // A slot that has used up its names is never used again.
-        if let Some(version) = slot.version.checked_add(1) {
-            slot.version = version;
+        if let Some(state) = self.slots[id].state().next(Phase::Free) {
+            self.slots[id].set(state);
             self.free.push(id);
         }
     }
+
+    /// Every registration that can be found or is held.
+    pub(crate) fn list(&self) -> impl Iterator<Item = (SlotId, Phase, &Body<H, T>)> {
+        (0..self.unused).filter_map(|id| {
+            let state = self.slots[id].state();
+            let phase = [Phase::Valid, Phase::Suspect, Phase::Stale];
+            let phase = phase.into_iter().find(|p| state.is(*p))?;
+            Some((id, phase, self.body(id)))
+        })
+    }
 }
 
-/// A registration that became valid, and those that it replaced and nobody holds.
-#[derive(Debug)]
-pub(crate) struct Published<T> {
-    pub entry: Arc<Entry<T>>,
-    pub replaced: Vec<Dead<T>>,
-}
-
-/// What an event did.
-#[derive(Debug)]
-pub(crate) enum Hit<T> {
-    /// It was for nothing that anybody could find.
-    Nothing,
-    /// It made a valid registration stale, which is dead if nobody holds it.
-    Stale(Option<Dead<T>>),
+/// A registration became valid.
+pub(crate) struct Published {
+    /// Who waits for it.
+    pub flight: Option<Arc<Flight>>,
+    /// Stale, because it covers them: to be settled.
+    pub replaced: Vec<SlotId>,
 }

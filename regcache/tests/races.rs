@@ -218,7 +218,9 @@ impl Monitor for Late {
         self.manual.unwatch(cookie)
     }
     fn drain(&self, invalid: &mut dyn FnMut(Invalid)) -> Result<u64, MonitorError> {
-        self.first.get().map(|first| invalid(Invalid::Watch(*first)));
+        if let Some(first) = self.first.get() {
+            invalid(Invalid::Watch(*first));
+        }
         self.manual.drain(invalid)
     }
 }

@@ -1,10 +1,15 @@
 //! The kernel's word.
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use parking_lot::Mutex;
 use ummunotify::{Device, Event, EventBuffer, Features, Kinds, Options, Watch};
 
 use super::{Cookie, Invalid, Monitor, MonitorError};
 use crate::range::AddressRange;
+
+/// Generation slots that are asked for: enough for a cache of the default size.
+const SLOTS: u32 = 20_480;
 
 /// The kernel module: sees every change, whoever makes it and however.
 ///
@@ -16,9 +21,10 @@ pub struct Ummunotify {
 }
 
 impl Ummunotify {
-    /// Opens `/dev/ummunotify`.
+    /// Opens `/dev/ummunotify`, with all that the cache can use of what the module offers.
     pub fn open() -> Result<Ummunotify, ummunotify::Error> {
-        Ok(Ummunotify::from(Options::new().features(Features::FILTER).open()?))
+        let options = Options::new().features(Features::FILTER | Features::VERIFY).slots(SLOTS);
+        Ok(Ummunotify::from(options.open()?))
     }
 
     /// The device, to be polled: when it is readable, [`Cache::drain`](crate::Cache::drain) has
@@ -48,6 +54,9 @@ impl Monitor for Ummunotify {
             // pinned is copied later, with an event of its own.
             watch = watch.ignore(Kinds::FILTERABLE);
         }
+        if cookie.slot() < self.device.slots() {
+            watch = watch.slot(cookie.slot());
+        }
         Ok(self.device.register_with(range.start(), range.len(), cookie.0, watch)?)
     }
 
@@ -71,5 +80,23 @@ impl Monitor for Ummunotify {
                 }
             }
         }
+    }
+
+    #[inline]
+    fn slot_generation(&self, slot: u32) -> Option<u64> {
+        (slot < self.device.slots()).then(|| self.device.slot_generation(slot))
+    }
+
+    fn pinned(&self, cookie: Cookie) {
+        // Without it `verify` says no.
+        let _ = self.device.note(cookie.0);
+    }
+
+    fn verify(&self, cookie: Cookie) -> bool {
+        self.device.verify(cookie.0).unwrap_or(false)
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.device.as_fd())
     }
 }

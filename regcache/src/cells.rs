@@ -1,0 +1,248 @@
+//! Who holds what: one block of cells for each thread.
+//!
+//! A holder writes the number of the slot that it holds into a cell of its thread's block, with a
+//! plain store. Who wants to end a registration makes it stale, goes through the far side of the
+//! barrier, and then looks into all cells of all threads. These are hazard pointers
+//! (M. Michael, IEEE TPDS 2004), made asymmetric by membarrier(2).
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+#[cfg(not(loom))]
+use crate::pages::WipedAtFork;
+use crate::slot::SlotId;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, near_fence};
+
+/// Registrations that a thread holds by cells; more are held by count.
+#[cfg(not(loom))]
+pub(crate) const CELLS: usize = 256;
+#[cfg(loom)]
+pub(crate) const CELLS: usize = 2;
+
+/// Pages that a thread remembers the slots of.
+#[cfg(not(loom))]
+const FRONT: usize = 4096;
+#[cfg(loom)]
+const FRONT: usize = 1;
+
+/// How many lookups go by until a thread whose cells were all in use looks for a free one again.
+const PATIENCE: u32 = 64;
+
+/// Holds a slot, or nothing.
+#[derive(Debug)]
+pub(crate) struct HoldCell(AtomicU32);
+
+impl HoldCell {
+    /// From here on, who makes the slot stale, goes through the barrier and then scans, finds the
+    /// hold; or this thread finds the slot stale when it loads its state next.
+    #[inline]
+    pub(crate) fn hold(&self, slot: SlotId) {
+        // Release: a scan that finds it finds the block's high-water mark too.
+        self.0.store(slot + 1, Ordering::Release);
+        near_fence();
+    }
+
+    /// From here on, a scan finds the cell empty; or this thread finds the slot stale when it loads
+    /// its state next. Called by whichever thread has the hold.
+    #[inline]
+    pub(crate) fn release(&self) {
+        // Release pairs with the Acquire in `held`: what the holder did comes before the
+        // deregistration.
+        self.0.store(0, Ordering::Release);
+        near_fence();
+    }
+
+    #[inline]
+    fn held(&self) -> Option<SlotId> {
+        // Acquire pairs with the Release in `release`, and with that in `hold`.
+        self.0.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    #[inline]
+    fn is_free(&self) -> bool {
+        // Relaxed: only the block's owner fills cells, and a cell guards no data of its own.
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// The cells of one thread, and what else it keeps for itself. It lies in pages of its own, so that
+/// no two threads' blocks are neighbours in a processor's cache, and a forked child finds zeros: it
+/// remembers no slot, so that each of its lookups takes the long way, where it is refused.
+#[repr(C)]
+pub(crate) struct Block {
+    cells: [HoldCell; CELLS],
+    /// The last cell that may have been used.
+    last: AtomicU32,
+    /// Lookups that hit.
+    hits: AtomicU64,
+    /// A thread has the block.
+    owned: AtomicBool,
+    /// Where to look for a free cell. Its owner's.
+    cursor: Cell<u32>,
+    /// Lookups to go until a full block is looked through again. Its owner's.
+    patience: Cell<u32>,
+    /// The slot that was last found for a page, plus one. Its owner's.
+    front: [Cell<SlotId>; FRONT],
+}
+
+// SAFETY: `cursor`, `patience` and `front` are reached through `Owned` only, of which one thread has
+// one at a time. All else is atomic.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// A block of zeros is one that nobody has used.
+    #[cfg(loom)]
+    fn new() -> Block {
+        Block {
+            cells: std::array::from_fn(|_| HoldCell(AtomicU32::new(0))),
+            last: AtomicU32::new(0),
+            hits: AtomicU64::new(0),
+            owned: AtomicBool::new(false),
+            cursor: Cell::new(0),
+            patience: Cell::new(0),
+            front: std::array::from_fn(|_| Cell::new(0)),
+        }
+    }
+
+    /// Lets another thread have the block. Holds that are still in it stay good.
+    pub(crate) fn abandon(&self) {
+        // Release pairs with the Acquire in `Blocks::claim`.
+        self.owned.store(false, Ordering::Release);
+    }
+
+    /// The block, for the thread that owns it.
+    ///
+    /// # Safety
+    ///
+    /// The caller got it by [`Blocks::claim`] and has not abandoned it, and no other thread uses it
+    /// meanwhile.
+    #[inline]
+    pub(crate) unsafe fn owned(&self) -> Owned<'_> {
+        Owned(self)
+    }
+}
+
+/// A block, in the hands of the thread that owns it.
+#[derive(Clone, Copy)]
+pub(crate) struct Owned<'b>(&'b Block);
+
+impl<'b> Owned<'b> {
+    /// A cell to hold something by, if the next one is free.
+    #[inline]
+    pub(crate) fn next_cell(self) -> Option<&'b HoldCell> {
+        let cell = &self.0.cells[self.0.cursor.get() as usize % CELLS];
+        cell.is_free().then_some(cell)
+    }
+
+    /// A cell to hold something by; `None` if all are in use.
+    pub(crate) fn free_cell(self) -> Option<&'b HoldCell> {
+        self.next_cell().or_else(|| self.search())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn search(self) -> Option<&'b HoldCell> {
+        let block = self.0;
+        if block.patience.get() > 0 {
+            block.patience.set(block.patience.get() - 1);
+            return None;
+        }
+        // Round from the cursor on, so that holds that end in the order in which they began find the
+        // next cell free at once; then one that was never used.
+        let (start, last) = (block.cursor.get(), block.last.load(Ordering::Relaxed));
+        let mut free = (start..=last).chain(0..start);
+        let free = free.find(|n| block.cells[*n as usize].is_free());
+        let found = free.or_else(|| Some(last + 1).filter(|n| (*n as usize) < CELLS));
+        let Some(n) = found else {
+            block.patience.set(PATIENCE);
+            return None;
+        };
+        if n > last {
+            // Before the cell's first use: who must find a hold in it, finds this.
+            block.last.store(n, Ordering::Release);
+        }
+        block.cursor.set(n);
+        Some(&block.cells[n as usize])
+    }
+
+    /// The slot that was last found under this hash.
+    #[inline]
+    pub(crate) fn recall(self, hash: u64) -> Option<SlotId> {
+        self.0.front[hash as usize % FRONT].get().checked_sub(1)
+    }
+
+    #[inline]
+    pub(crate) fn remember(self, hash: u64, slot: SlotId) {
+        self.0.front[hash as usize % FRONT].set(slot + 1);
+    }
+
+    #[inline]
+    pub(crate) fn count_hit(self) {
+        // Relaxed, and no read-modify-write: only the owner counts.
+        self.0.hits.store(self.0.hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+/// The blocks of all threads that have used a cache.
+pub(crate) struct Blocks(Mutex<Vec<Arc<BlockPages>>>);
+
+/// The memory of a block.
+#[cfg(not(loom))]
+pub(crate) type BlockPages = WipedAtFork<Block>;
+#[cfg(loom)]
+pub(crate) type BlockPages = Box<Block>;
+
+#[cfg(not(loom))]
+fn new_block() -> Option<BlockPages> {
+    // SAFETY: a block of zeros is one that nobody has used, and it needs no drop.
+    unsafe { WipedAtFork::new() }.ok()
+}
+
+#[cfg(loom)]
+fn new_block() -> Option<BlockPages> {
+    Some(Box::new(Block::new()))
+}
+
+impl Blocks {
+    pub(crate) fn new() -> Blocks {
+        Blocks(Mutex::new(Vec::new()))
+    }
+
+    /// A block for this thread: one that another thread has abandoned, or a new one. `None` where
+    /// there is no memory for one.
+    pub(crate) fn claim(&self) -> Option<Arc<BlockPages>> {
+        let mut blocks = self.0.lock();
+        // Acquire pairs with the Release in `abandon`: the last owner has done with it.
+        let abandoned = blocks.iter().position(|b| !b.owned.load(Ordering::Acquire));
+        let at = match abandoned {
+            Some(at) => at,
+            None => {
+                blocks.push(Arc::new(new_block()?));
+                blocks.len() - 1
+            }
+        };
+        // The lock is held, and only who holds it claims.
+        blocks[at].owned.store(true, Ordering::Relaxed);
+        Some(blocks[at].clone())
+    }
+
+    /// The slots that are held by cells, ascending. It is the truth for slots that were made stale
+    /// before the caller went through the barrier, and a hint for others.
+    pub(crate) fn held(&self) -> Vec<SlotId> {
+        let mut held = Vec::new();
+        for block in self.0.lock().iter() {
+            // Acquire pairs with the Release in `search`.
+            let last = block.last.load(Ordering::Acquire) as usize;
+            held.extend(block.cells[..=last].iter().filter_map(HoldCell::held));
+        }
+        held.sort_unstable();
+        held
+    }
+
+    pub(crate) fn hits(&self) -> u64 {
+        self.0.lock().iter().map(|block| block.hits.load(Ordering::Relaxed)).sum()
+    }
+}

@@ -1,0 +1,196 @@
+//! Events, and how registrations end.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use crate::monitor::{Cookie, Invalid, Monitor};
+use crate::range::AddressRange;
+use crate::registrar::Registrar;
+use crate::shared::{BodyOf, DeadOf, Shared, SlotOf};
+use crate::slot::SlotId;
+
+/// How often the monitor is asked about registrations that are hit again and again.
+const VERIFY_ROUNDS: usize = 3;
+
+impl<R: Registrar, M: Monitor> Shared<R, M> {
+    /// Marks what is stale, if there is news.
+    pub(crate) fn refresh(&self) {
+        // Acquire pairs with the Release in `mark_stale`: who sees its value sees its marks. It is
+        // loaded before the generation, so that a drain in between shows as a difference.
+        let seen = self.seen.load(Ordering::Acquire);
+        if seen != self.monitor.generation() && !self.blind.load(Ordering::Relaxed) {
+            self.mark_stale();
+        }
+    }
+
+    /// Drains the monitor: one thread at a time, marking included.
+    ///
+    /// What is hit becomes *suspect*, which no lookup takes. The monitor may say that a suspect has
+    /// the pages that it had (VERIFY of the kernel module); it is acquitted if the next drain has no
+    /// further event of it. All else becomes stale.
+    #[cold]
+    pub(crate) fn mark_stale(&self) {
+        let mut hits = self.drainer.lock();
+        if self.blind.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut stale = Vec::new();
+        // Verified, as of this generation of the slot, by a verification that came after the events
+        // known so far.
+        let mut verified: HashMap<SlotId, u64> = HashMap::new();
+        let mut generation = None;
+        for round in 1.. {
+            let drained = self.monitor.drain(&mut |invalid| hits.push(invalid));
+            let mut suspects = Vec::new();
+            {
+                let mut table = self.table.lock();
+                for invalid in hits.drain(..) {
+                    match invalid {
+                        Invalid::Watch(cookie) => match table.suspect(cookie) {
+                            Some(id) => suspects.push((id, cookie)),
+                            None => {
+                                if verified.remove(&cookie.slot()).is_some() {
+                                    suspects.push((cookie.slot(), cookie));
+                                }
+                            }
+                        },
+                        Invalid::Range(range) => stale.extend(table.suspect_range(range)),
+                    }
+                }
+                if drained.is_err() {
+                    // Under the lock, so that who finds the table untouched finds this as well.
+                    self.blind.store(true, Ordering::Relaxed);
+                    stale = table.make_all_stale();
+                    break;
+                }
+            }
+            generation = drained.ok();
+            let before = verified.len();
+            for (id, cookie) in suspects {
+                if round <= VERIFY_ROUNDS && self.verify(cookie) {
+                    // Loaded after the verification, before the drain that follows.
+                    verified.insert(id, self.monitor.slot_generation(id).unwrap_or(0));
+                } else {
+                    stale.push(id);
+                }
+            }
+            if verified.len() == before {
+                break;
+            }
+        }
+        if let Some(generation) = generation.filter(|_| !self.blind.load(Ordering::Relaxed)) {
+            let mut table = self.table.lock();
+            stale.retain(|id| table.condemn(*id));
+            let acquitted = verified.into_iter().filter(|(id, word)| table.acquit(*id, *word));
+            self.counters.verified.add(acquitted.count() as u64);
+            // Release pairs with the Acquire in `refresh` and in a hit: the marks are visible before
+            // this is.
+            self.seen.store(generation, Ordering::Release);
+        }
+        drop(hits);
+        self.counters.stale.add(stale.len() as u64);
+        if !stale.is_empty() {
+            event!(debug, stale = stale.len(), "mappings changed");
+        }
+        self.reclaim(stale);
+    }
+
+    fn verify(&self, cookie: Cookie) -> bool {
+        self.settings.verify && self.monitor.verify(cookie)
+    }
+
+    /// Ends what was made stale, as far as nobody holds it.
+    pub(crate) fn reclaim(&self, stale: Vec<SlotId>) {
+        if stale.is_empty() {
+            return;
+        }
+        let dead = match self.barrier.fence() {
+            Ok(()) => self.table.lock().settle(stale, &self.blocks),
+            Err(_) => {
+                self.counters.barrier_failures.add(1);
+                self.table.lock().postpone(stale);
+                return;
+            }
+        };
+        self.bury(dead);
+    }
+
+    /// Ends what touches `range`.
+    pub(crate) fn revoke(&self, range: AddressRange) {
+        let revoked = self.table.lock().revoke(range);
+        self.counters.revoked.add(revoked.len() as u64);
+        self.reclaim(revoked);
+    }
+
+    /// Registrations that touch `range` and are not gone.
+    pub(crate) fn alive(&self, range: AddressRange) -> usize {
+        let alive = |body: &BodyOf<R, M>| body.range.overlaps(range);
+        let table = self.table.lock();
+        let listed = table.list().filter(|(_, _, body)| alive(body)).count();
+        listed + self.undead.lock().iter().filter(|body| alive(body)).count()
+    }
+
+    /// The end of the cache: nobody else has it any more.
+    pub(crate) fn close(&self) {
+        let stale = self.table.lock().make_all_stale();
+        let dead = {
+            let mut table = self.table.lock();
+            table.postpone(stale);
+            table.bury_zombies()
+        };
+        self.bury(dead);
+        self.retry();
+    }
+
+    /// What could not be ended before.
+    pub(crate) fn retry(&self) {
+        let postponed = self.table.lock().take_postponed();
+        self.reclaim(postponed);
+        let undead = std::mem::take(&mut *self.undead.lock());
+        self.let_go(undead);
+    }
+
+    /// Somebody let go of the slot and found it stale.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn settle_zombie(&self, slot: &SlotOf<R, M>) {
+        if self.owner.is_foreign() {
+            return;
+        }
+        let dead = self.table.lock().settle_zombie(self.slots.id_of(slot), &self.blocks);
+        self.bury(dead);
+    }
+
+    /// Unwatches and deregisters what no one can reach, and frees the slots.
+    pub(crate) fn bury(&self, dead: Vec<DeadOf<R, M>>) {
+        let mut slots = Vec::with_capacity(dead.len());
+        for dead in dead {
+            self.unwatch(dead.cookie);
+            self.let_go([dead.body]);
+            slots.push(dead.slot);
+        }
+        if !slots.is_empty() {
+            let mut table = self.table.lock();
+            slots.into_iter().for_each(|slot| table.free(slot));
+        }
+    }
+
+    pub(crate) fn unwatch(&self, cookie: Cookie) {
+        // It fails only where the monitor has gone; its events are not listened to any more, and
+        // the cookie is never used again.
+        let _ = self.monitor.unwatch(cookie);
+    }
+
+    pub(crate) fn let_go(&self, bodies: impl IntoIterator<Item = BodyOf<R, M>>) {
+        for body in bodies {
+            match self.registrar.deregister(&body.region) {
+                Ok(()) => self.counters.deregistrations.add(1),
+                Err(_errno) => {
+                    self.counters.deregister_failures.add(1);
+                    event!(warn, range = %body.range, errno = %_errno, "not deregistered yet");
+                    self.undead.lock().push(body);
+                }
+            }
+        }
+    }
+}

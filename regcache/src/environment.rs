@@ -1,0 +1,121 @@
+//! Settings from the environment, for who runs a program and cannot change it.
+//!
+//! | variable | value | see |
+//! |---|---|---|
+//! | `REGCACHE_MAX_REGIONS` | a number | [`Builder::max_regions`](crate::Builder::max_regions) |
+//! | `REGCACHE_MAX_BYTES` | a number, or one with `K`, `M`, `G`, `T` (powers of 1024) | [`Builder::max_bytes`](crate::Builder::max_bytes) |
+//! | `REGCACHE_BARRIER` | `membarrier`, `atomic` | [`Builder::barrier`](crate::Builder::barrier) |
+//! | `REGCACHE_VERIFY` | `0`, `1` | [`Builder::verify`](crate::Builder::verify) |
+//!
+//! What the program sets itself comes first. A value that is not understood, and a variable
+//! `REGCACHE_…` that is not in the table, are errors when the cache is built: a setting that is
+//! silently ignored would be worse than none.
+
+use std::env;
+
+use crate::barrier::Barrier;
+use crate::error::Error;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Environment {
+    pub max_regions: Option<usize>,
+    pub max_bytes: Option<u64>,
+    pub barrier: Option<Barrier>,
+    pub verify: Option<bool>,
+}
+
+pub(crate) fn read() -> Result<Environment, Error> {
+    let variables = env::vars_os().filter_map(|(name, value)| {
+        let name = name.to_str()?.to_owned();
+        name.starts_with("REGCACHE_").then(|| (name, value.to_string_lossy().into_owned()))
+    });
+    parse(variables)
+}
+
+fn parse(variables: impl Iterator<Item = (String, String)>) -> Result<Environment, Error> {
+    let mut environment = Environment::default();
+    for (name, value) in variables {
+        let bad =
+            |expected| Error::BadSetting { name: name.clone(), value: value.clone(), expected };
+        match name.as_str() {
+            "REGCACHE_MAX_REGIONS" => {
+                let regions = value.parse().map_err(|_| bad("a number"))?;
+                environment.max_regions = Some(regions);
+            }
+            "REGCACHE_MAX_BYTES" => {
+                let parsed = bytes(&value);
+                let expected = "a number of bytes, which K, M, G or T may follow";
+                environment.max_bytes = Some(parsed.ok_or_else(|| bad(expected))?);
+            }
+            "REGCACHE_BARRIER" => {
+                environment.barrier = Some(match value.as_str() {
+                    "membarrier" => Barrier::Membarrier,
+                    "atomic" => Barrier::Atomic,
+                    _ => return Err(bad("membarrier or atomic")),
+                });
+            }
+            "REGCACHE_VERIFY" => {
+                environment.verify = Some(match value.as_str() {
+                    "0" => false,
+                    "1" => true,
+                    _ => return Err(bad("0 or 1")),
+                });
+            }
+            _ => {
+                return Err(bad(
+                    "no such variable: see the documentation of regcache::environment",
+                ));
+            }
+        }
+    }
+    Ok(environment)
+}
+
+fn bytes(value: &str) -> Option<u64> {
+    let digits = value.trim_end_matches(['K', 'M', 'G', 'T']);
+    let shift = match &value[digits.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, value: &str) -> Result<Environment, Error> {
+        parse([(name.to_owned(), value.to_owned())].into_iter())
+    }
+
+    #[test]
+    fn values_are_understood() {
+        assert_eq!(one("REGCACHE_MAX_REGIONS", "7").unwrap().max_regions, Some(7));
+        assert_eq!(one("REGCACHE_MAX_BYTES", "7").unwrap().max_bytes, Some(7));
+        assert_eq!(one("REGCACHE_MAX_BYTES", "3G").unwrap().max_bytes, Some(3 << 30));
+        let atomic = one("REGCACHE_BARRIER", "atomic").unwrap();
+        assert_eq!(atomic.barrier, Some(Barrier::Atomic));
+        assert_eq!(one("REGCACHE_VERIFY", "0").unwrap().verify, Some(false));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (name, value) in [
+            ("REGCACHE_MAX_REGIONS", "many"),
+            ("REGCACHE_MAX_REGIONS", "-1"),
+            ("REGCACHE_MAX_BYTES", "1KK"),
+            ("REGCACHE_MAX_BYTES", ""),
+            ("REGCACHE_MAX_BYTES", "99999999T"),
+            ("REGCACHE_BARRIER", "Atomic"),
+            ("REGCACHE_VERIFY", "yes"),
+            ("REGCACHE_MAX_REGION", "1"),
+        ] {
+            let error = one(name, value).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+    }
+}

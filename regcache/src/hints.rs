@@ -1,0 +1,245 @@
+//! Where to look first: a hash table from places in memory to slots, read without a lock.
+//!
+//! It is a hint. A lookup that is sent to the wrong slot finds out when it holds the slot, and one
+//! that is sent nowhere asks the index under the table's lock. So entries may be missing, doubled or
+//! old, and reading them needs no order.
+//!
+//! A registration of a length between 4^(k-1) and 4^k pages stands in the table under *level* k,
+//! once for each aligned granule of 4^k pages that it touches: one or two. A lookup looks at the
+//! levels in use that can hold what it asks for, in the granule of its first byte.
+
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+
+use crate::access::Access;
+#[cfg(not(loom))]
+use crate::pages::ZeroedSlice;
+use crate::range::AddressRange;
+use crate::slot::SlotId;
+use crate::sync::AtomicU32;
+
+/// log2 of the granule of level 0, and of the factor between levels.
+const GRANULE_BITS: u32 = 12;
+const LEVEL_BITS: u32 = 2;
+/// Enough for 64 bits of address.
+const LEVELS: usize = 27;
+
+/// Entries that are looked at for one granule: half a cache line of them.
+const WAYS: usize = 8;
+
+#[repr(C, align(32))]
+struct Bucket([AtomicU32; WAYS]);
+
+/// The upper bits of an entry are a tag of the place; the lower ones the slot plus one, or 0.
+const SLOT_BITS: u32 = 25;
+
+/// Slots that entries can name.
+pub(crate) const MOST_SLOTS: u32 = (1 << SLOT_BITS) - 1;
+
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32 >> SLOT_BITS << SLOT_BITS
+}
+
+fn entry(hash: u64, slot: SlotId) -> u32 {
+    debug_assert!(slot < MOST_SLOTS);
+    tag(hash) | (slot + 1)
+}
+
+#[cfg(not(loom))]
+type Buckets = ZeroedSlice<Bucket>;
+#[cfg(loom)]
+type Buckets = Box<[Bucket]>;
+
+#[cfg(not(loom))]
+fn new_buckets(count: usize) -> Result<Buckets, Errno> {
+    // SAFETY: zeros are integers.
+    unsafe { ZeroedSlice::new(count) }
+}
+
+#[cfg(loom)]
+fn new_buckets(count: usize) -> Result<Buckets, Errno> {
+    Ok((0..count).map(|_| Bucket(std::array::from_fn(|_| AtomicU32::new(0)))).collect())
+}
+
+pub(crate) struct Hints {
+    buckets: Buckets,
+    /// Which levels have registrations.
+    levels: AtomicU32,
+    /// How many each has. Written under the table's lock.
+    counts: [AtomicU32; LEVELS],
+}
+
+impl Hints {
+    /// For up to `regions` registrations.
+    pub(crate) fn new(regions: u32) -> Result<Hints, Errno> {
+        // Two entries for each, and half of the ways free for luck.
+        let buckets = (regions as usize * 4 / WAYS).next_power_of_two();
+        Ok(Hints {
+            buckets: new_buckets(buckets)?,
+            levels: AtomicU32::new(0),
+            counts: std::array::from_fn(|_| AtomicU32::new(0)),
+        })
+    }
+
+    fn bucket(&self, hash: u64) -> &Bucket {
+        &self.buckets[hash as usize & (self.buckets.len() - 1)]
+    }
+
+    /// Calls `look` for slots that may hold `len` bytes at `addr`, until it returns something.
+    #[inline]
+    pub(crate) fn find<T>(
+        &self,
+        addr: usize,
+        len: usize,
+        access: Access,
+        mut look: impl FnMut(SlotId) -> Option<T>,
+    ) -> Option<T> {
+        // Relaxed, here and below: a hint.
+        let mut levels = self.levels.load(Ordering::Relaxed) >> level(len) << level(len);
+        while levels != 0 {
+            let hash = hash(levels.trailing_zeros(), addr, access);
+            for way in &self.bucket(hash).0 {
+                let found = way.load(Ordering::Relaxed) ^ tag(hash);
+                if found >> SLOT_BITS == 0
+                    && let Some(slot) = found.checked_sub(1)
+                    && let Some(found) = look(slot)
+                {
+                    return Some(found);
+                }
+            }
+            levels &= levels - 1;
+        }
+        None
+    }
+
+    /// The table's lock is held.
+    pub(crate) fn insert(&self, range: AddressRange, access: Access, slot: SlotId) {
+        let level = level(range.len());
+        let count = &self.counts[level as usize];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.levels.store(self.levels.load(Ordering::Relaxed) | 1 << level, Ordering::Relaxed);
+        self.place(range, access, slot);
+    }
+
+    /// Puts the entries of an inserted registration back where others have taken their ways. The
+    /// table's lock is held.
+    pub(crate) fn place(&self, range: AddressRange, access: Access, slot: SlotId) {
+        for hash in places(range, access) {
+            let entry = entry(hash, slot);
+            let ways = &self.bucket(hash).0;
+            let mut free = &ways[slot as usize % WAYS];
+            for way in ways.iter().rev() {
+                match way.load(Ordering::Relaxed) {
+                    0 => free = way,
+                    found if found == entry => {
+                        free = way;
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            free.store(entry, Ordering::Relaxed);
+        }
+    }
+
+    /// The table's lock is held.
+    pub(crate) fn remove(&self, range: AddressRange, access: Access, slot: SlotId) {
+        let level = level(range.len());
+        let count = &self.counts[level as usize];
+        let left = count.load(Ordering::Relaxed) - 1;
+        count.store(left, Ordering::Relaxed);
+        if left == 0 {
+            self.levels
+                .store(self.levels.load(Ordering::Relaxed) & !(1 << level), Ordering::Relaxed);
+        }
+        for hash in places(range, access) {
+            for way in &self.bucket(hash).0 {
+                if way.load(Ordering::Relaxed) == entry(hash, slot) {
+                    way.store(0, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// The lowest level whose granule is at least `len` bytes.
+#[inline]
+fn level(len: usize) -> u32 {
+    let bits = usize::BITS - (len - 1).leading_zeros();
+    bits.saturating_sub(GRANULE_BITS).div_ceil(LEVEL_BITS)
+}
+
+/// A level and the granule of `addr` in it, for what `access` can serve: a local read may be served
+/// by a registration that is written too.
+#[inline]
+fn hash(level: u32, addr: usize, access: Access) -> u64 {
+    let class = if access.is_remote() { access } else { access - Access::LOCAL_WRITE };
+    let granule = (addr as u64).checked_shr(GRANULE_BITS + LEVEL_BITS * level).unwrap_or(0);
+    let key = granule ^ u64::from(class.bits()) << 53 ^ u64::from(level) << 48;
+    // The product's high bits depend on all bits of the key; the low ones get a share of them.
+    let product = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ product >> 32
+}
+
+/// Under what a registration stands.
+fn places(range: AddressRange, access: Access) -> impl Iterator<Item = u64> {
+    let level = level(range.len());
+    let first = hash(level, range.start(), access);
+    let last = hash(level, range.end() - 1, access);
+    std::iter::once(first).chain((last != first).then_some(last))
+}
+
+/// What a thread remembers a lookup's slot under.
+#[inline]
+pub(crate) fn front_hash(addr: usize, access: Access) -> u64 {
+    let page = (addr >> GRANULE_BITS) as u64;
+    (page ^ u64::from(access.bits()) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(hints: &Hints, addr: usize, len: usize, access: Access) -> Vec<SlotId> {
+        let mut found = Vec::new();
+        hints.find(addr, len, access, |slot| {
+            found.push(slot);
+            None::<()>
+        });
+        found
+    }
+
+    #[test]
+    fn every_byte_of_a_registration_leads_to_it() {
+        let hints = Hints::new(64).unwrap();
+        for (slot, (start, len)) in
+            [(0x1000, 0x1000), (0x12_3000, 0x7_5000), (0x4000_0007, 3), (0x8000_0000, 1 << 30)]
+                .into_iter()
+                .enumerate()
+        {
+            let (slot, access) = (slot as SlotId, Access::LOCAL_WRITE);
+            let range = AddressRange::new(start, len).unwrap();
+            hints.insert(range, access, slot);
+            for addr in [start, start + len / 2, start + len - 1] {
+                assert!(find(&hints, addr, 1, access).contains(&slot), "{addr:#x} in {range}");
+                assert!(find(&hints, addr, 1, Access::empty()).contains(&slot));
+            }
+            assert!(find(&hints, start, len, access).contains(&slot));
+            hints.remove(range, access, slot);
+            assert!(find(&hints, start, 1, access).is_empty());
+        }
+        assert_eq!(hints.levels.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_crowded_granule_keeps_the_newest_and_forgets_without_harm() {
+        let hints = Hints::new(8).unwrap();
+        let range = |n: u32| AddressRange::new(0x1000 + n as usize, 8).unwrap();
+        (0..20).for_each(|n| hints.insert(range(n), Access::empty(), n));
+        assert!(find(&hints, 0x1000 + 19, 1, Access::empty()).contains(&19));
+        assert_eq!(find(&hints, 0x1000, 1, Access::empty()).len(), WAYS);
+        (0..20).for_each(|n| hints.remove(range(n), Access::empty(), n));
+        assert!(find(&hints, 0x1000, 1, Access::empty()).is_empty());
+    }
+}

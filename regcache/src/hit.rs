@@ -1,0 +1,156 @@
+//! The path of a hit: no lock, no allocation, no system call, and where membarrier(2) serves no
+//! read-modify-write.
+//!
+//! # Why a hit is never stale
+//!
+//! `seen` is a generation of the monitor up to which every event has been *marked*: the registrations
+//! concerned are not valid any more. A lookup loads `seen`, then the monitor's generation, then the
+//! slot's state. The monitor's generation moves before a mapping changes, so a lookup that starts
+//! after the change loads a generation of at least that change. If `seen` is equal to it, the change
+//! was marked before `seen` was stored, and the Acquire load of `seen` lets the later load of the
+//! state see the mark. A thread that is in the middle of draining has not stored `seen` yet.
+//!
+//! Where the monitor has a word for each slot, it is compared with the one that was loaded before the
+//! registration's watch began. It never goes back, so equality says that nothing has happened to this
+//! range since, whatever else was drained or not.
+//!
+//! # Why what is held stays
+//!
+//! A lookup writes the slot into a cell of its own, *then* loads the slot's state. Who ends a
+//! registration makes the slot stale, goes through the far side of the [barrier](crate::barrier),
+//! *then* looks into the cells. So either the one sees the cell, or the other sees that the slot is
+//! stale and lets go of it. In the same way, who lets go empties the cell and then loads the state:
+//! either the scan sees the empty cell, or the holder sees that the slot is stale and settles it. A
+//! slot may have come to hold another registration between being found and being held. That is no
+//! matter: what the slot holds once it is held and found valid is looked at, not what it held before.
+
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use crate::access::Access;
+use crate::barrier::Barrier;
+use crate::cells::{HoldCell, Owned};
+use crate::guard::Guard;
+use crate::hints::front_hash;
+use crate::monitor::Monitor;
+use crate::registrar::Registrar;
+use crate::request::Request;
+use crate::shared::{Shared, SlotOf};
+use crate::slot::{Phase, SlotId};
+
+impl<R: Registrar, M: Monitor> Shared<R, M> {
+    /// A registration of the `len` bytes at `addr`, if it is the one that this thread last found for
+    /// that page. In a forked child no thread remembers any.
+    #[inline]
+    pub(crate) fn hit<'c>(
+        &'c self,
+        block: Owned<'c>,
+        addr: usize,
+        len: usize,
+        access: Access,
+    ) -> Option<Guard<'c, R, M>> {
+        let id = block.recall(front_hash(addr, access))?;
+        let slot = self.slots.get(id)?;
+        let cell = match self.barrier {
+            Barrier::Membarrier => Some(block.next_cell()?),
+            Barrier::Atomic => None,
+        };
+        let guard = self.try_hold(id, slot, cell, addr, len, access)?;
+        block.count_hit();
+        Some(guard)
+    }
+
+    /// A registration for `request`, if the hints lead to one. The long way of a hit, still without a
+    /// lock.
+    pub(crate) fn hit_by_hints<'c>(
+        &'c self,
+        block: Option<Owned<'c>>,
+        request: &Request,
+    ) -> Option<Guard<'c, R, M>> {
+        let (range, access) = (request.exact, request.access);
+        let (addr, len) = (range.start(), range.len());
+        let guard = self.hints.find(addr, len, access, |id| {
+            let cell = match self.barrier {
+                Barrier::Membarrier => block.and_then(Owned::free_cell),
+                Barrier::Atomic => None,
+            };
+            let guard = self.try_hold(id, self.slots.get(id)?, cell, addr, len, access)?;
+            if let Some(block) = block {
+                block.remember(front_hash(addr, access), id);
+            }
+            Some(guard)
+        })?;
+        match block {
+            Some(block) => block.count_hit(),
+            None => self.counters.hits.add(1),
+        }
+        Some(guard)
+    }
+
+    /// Holds the slot, by the cell or by count, if it then turns out to be what is wanted.
+    #[inline]
+    fn try_hold<'c>(
+        &'c self,
+        id: SlotId,
+        slot: &'c SlotOf<R, M>,
+        cell: Option<&'c HoldCell>,
+        addr: usize,
+        len: usize,
+        access: Access,
+    ) -> Option<Guard<'c, R, M>> {
+        match cell {
+            Some(cell) => cell.hold(id),
+            None => slot.add_reference(),
+        }
+        if self.is_good(id, slot, addr, len, access) {
+            slot.visit();
+            // SAFETY: the slot is held, by `cell` or by count, and was found valid since.
+            return Some(unsafe { Guard::new(NonNull::from(slot), cell) });
+        }
+        self.let_go_of(slot, cell);
+        None
+    }
+
+    /// Whether the slot, which is held, is valid, fresh, and covers what is wanted.
+    #[inline]
+    fn is_good(
+        &self,
+        id: SlotId,
+        slot: &SlotOf<R, M>,
+        addr: usize,
+        len: usize,
+        access: Access,
+    ) -> bool {
+        let word = self.monitor.slot_generation(id);
+        // Acquire pairs with the Release in `mark_stale`: who sees its value sees its marks. It
+        // comes before the generation, so that a drain in between shows as a difference, and before
+        // the state.
+        if word.is_none() && self.seen.load(Ordering::Acquire) != self.monitor.generation() {
+            return false;
+        }
+        if !slot.state_after_hold().is(Phase::Valid) {
+            return false;
+        }
+        // SAFETY: the slot is held, and was found valid since.
+        let body = unsafe { slot.body() };
+        // Where the registration begins after `addr` the offset wraps to more than its length. A
+        // length of 0 covers nothing: it takes the long way, to an error.
+        let offset = addr.wrapping_sub(body.range.start());
+        let covers = offset < body.range.len() && len.wrapping_sub(1) < body.range.len() - offset;
+        covers
+            && (body.access == access || body.access.serves_read(access))
+            && word.is_none_or(|word| word == slot.generation())
+    }
+
+    /// Ends a hold, and the registration if this was the last hold on a stale one.
+    #[inline]
+    pub(crate) fn let_go_of(&self, slot: &SlotOf<R, M>, cell: Option<&HoldCell>) {
+        match cell {
+            Some(cell) => cell.release(),
+            None => _ = slot.release_reference(),
+        }
+        if slot.is_stale_after_release() {
+            self.settle_zombie(slot);
+        }
+    }
+}

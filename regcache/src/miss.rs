@@ -1,0 +1,371 @@
+//! The path of a miss: *generation, watch, pin, check, publish*.
+//!
+//! An event between the first and the last makes it start again. The generation is read before the
+//! watch, since a watch may itself raise an event. Threads that miss on one range pin it once.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+
+use crate::access::Access;
+use crate::barrier::Barrier;
+use crate::builder::memlock_limit;
+use crate::cells::{HoldCell, Owned};
+use crate::error::Error;
+use crate::flight::Flight;
+use crate::guard::Guard;
+use crate::hints::front_hash;
+use crate::monitor::{Cookie, Monitor, MonitorError};
+use crate::progress;
+use crate::range::AddressRange;
+use crate::registrar::Registrar;
+use crate::request::Request;
+use crate::shared::{BodyOf, Shared};
+use crate::slot::{Phase, SlotId};
+use crate::stats::Counter;
+use crate::table::{InFlight, Published};
+
+/// How often memory is pinned before it is handed out uncached. Pinning may itself change the
+/// mapping (it breaks copy-on-write) and so raise an event; with the first pin held the second finds
+/// nothing left to break.
+const PIN_ATTEMPTS: usize = 3;
+
+/// What a look into the table found.
+enum Found<'c, R: Registrar, M: Monitor> {
+    Valid(Guard<'c, R, M>),
+    /// A drain is asking the monitor about it.
+    Suspect,
+    InFlight(Arc<Flight>),
+    Reserved(Reservation<'c, R, M>),
+    /// Room may be had by ending these.
+    Evicted(Vec<SlotId>),
+    /// Counts the reason.
+    Uncachable(&'c Counter),
+}
+
+impl<R: Registrar, M: Monitor> Shared<R, M> {
+    /// A registration for `request`, found or made.
+    pub(crate) fn find_or_register<'c>(
+        &'c self,
+        block: Option<Owned<'c>>,
+        request: Request,
+    ) -> Result<Guard<'c, R, M>, Error> {
+        loop {
+            // Freshness comes before the look into the table.
+            self.refresh();
+            let reason = match self.find_or_reserve(block, request) {
+                Found::Valid(guard) => {
+                    self.counters.hits.add(1);
+                    return Ok(guard);
+                }
+                Found::Suspect => {
+                    drop(self.drainer.lock());
+                    continue;
+                }
+                Found::InFlight(flight) => {
+                    self.counters.joined.add(1);
+                    flight.wait()?;
+                    continue;
+                }
+                Found::Evicted(stale) => {
+                    self.counters.evicted.add(stale.len() as u64);
+                    self.reclaim(stale);
+                    continue;
+                }
+                Found::Reserved(reservation) => {
+                    self.counters.misses.add(1);
+                    return reservation.fill();
+                }
+                Found::Uncachable(reason) => reason,
+            };
+            self.counters.misses.add(1);
+            let pinned = self.pin(request.range, request.access, &mut None)?;
+            return Ok(self.lend_uncached(pinned, reason));
+        }
+    }
+
+    /// Looks into the table, in one hold of its lock.
+    fn find_or_reserve<'c>(
+        &'c self,
+        block: Option<Owned<'c>>,
+        request: Request,
+    ) -> Found<'c, R, M> {
+        let mut table = self.table.lock();
+        if self.blind.load(Ordering::Relaxed) {
+            return Found::Uncachable(&self.counters.uncached_unmonitored);
+        }
+        match table.find(&request) {
+            Some((id, Phase::Valid)) => {
+                // The slot is made stale only under the lock, which is held.
+                let cell = self.hold(block, id);
+                self.slots[id].visit();
+                return Found::Valid(self.lend(block, id, cell, request));
+            }
+            Some(_) => return Found::Suspect,
+            None => {}
+        }
+        match table.find_pending(&request) {
+            Some(InFlight::Wait(flight)) => return Found::InFlight(flight),
+            Some(InFlight::Own) => return Found::Uncachable(&self.counters.uncached_reentered),
+            None => {}
+        }
+        let wide = table.merge(request);
+        let bytes = wide.range.len() as u64;
+        if bytes > self.settings.limits.bytes {
+            return Found::Uncachable(&self.counters.uncached_too_large);
+        }
+        if !table.has_room(bytes) {
+            let evicted = table.evict_for(bytes, &self.blocks);
+            if evicted.is_empty() {
+                return Found::Uncachable(&self.counters.uncached_full);
+            }
+            return Found::Evicted(evicted);
+        }
+        match table.reserve(wide) {
+            Some(slot) => Found::Reserved(Reservation {
+                cache: self,
+                block,
+                asked: request,
+                request: wide,
+                slot,
+                landed: false,
+            }),
+            None => Found::Uncachable(&self.counters.uncached_full),
+        }
+    }
+
+    /// Holds a slot: by a cell of this thread, or by count.
+    fn hold<'c>(&'c self, block: Option<Owned<'c>>, id: SlotId) -> Option<&'c HoldCell> {
+        let cell = match self.barrier {
+            Barrier::Membarrier => block.and_then(Owned::free_cell),
+            Barrier::Atomic => None,
+        };
+        match cell {
+            Some(cell) => cell.hold(id),
+            None => self.slots[id].add_reference(),
+        }
+        cell
+    }
+
+    /// A guard on a slot that is held, and will be found at once the next time.
+    fn lend<'c>(
+        &'c self,
+        block: Option<Owned<'c>>,
+        id: SlotId,
+        cell: Option<&'c HoldCell>,
+        request: Request,
+    ) -> Guard<'c, R, M> {
+        if let Some(block) = block {
+            block.remember(front_hash(request.exact.start(), request.access), id);
+        }
+        // SAFETY: the slot is one of this cache's, holds a registration, and is held.
+        unsafe { Guard::new(NonNull::from(&self.slots[id]), cell) }
+    }
+
+    /// Lends out a registration that is not in the table, and says why not.
+    fn lend_uncached(&self, pinned: BodyOf<R, M>, reason: &Counter) -> Guard<'_, R, M> {
+        reason.add(1);
+        event!(debug, range = %pinned.range, "lent out uncached");
+        Guard::uncached(pinned)
+    }
+
+    /// Watches, and evicts once if the monitor has reached a limit.
+    fn watch(&self, cookie: Cookie, range: AddressRange) -> Result<(), Error> {
+        match self.monitor.watch(cookie, range) {
+            Err(error) if error.is_limit() && self.evict(range.len() as u64) => {
+                self.monitor.watch(cookie, range)
+            }
+            result => result,
+        }
+        .map_err(|source| Error::Watch { range, source })
+    }
+
+    /// Pins, and evicts as long as that may help; `held` goes first.
+    fn pin(
+        &self,
+        range: AddressRange,
+        access: Access,
+        held: &mut Option<BodyOf<R, M>>,
+    ) -> Result<BodyOf<R, M>, Error> {
+        loop {
+            // SAFETY: remote access only comes from `get_or_register_remote`, whose caller made this
+            // very promise.
+            match unsafe { self.registrar.register(range, access) } {
+                Ok(region) => {
+                    self.counters.registrations.add(1);
+                    let keys = self.registrar.keys(&region);
+                    return Ok(BodyOf::<R, M> {
+                        range,
+                        access,
+                        keys,
+                        home: NonNull::from(self),
+                        region,
+                    });
+                }
+                Err(Errno::ENOMEM) if held.is_some() => self.let_go(held.take()),
+                Err(Errno::ENOMEM) if self.evict(range.len() as u64) => {}
+                Err(errno) => {
+                    self.counters.register_failures.add(1);
+                    return Err(self.explain(errno, range, access));
+                }
+            }
+        }
+    }
+
+    fn explain(&self, errno: Errno, range: AddressRange, access: Access) -> Error {
+        match errno {
+            Errno::ENOMEM => Error::CannotPin {
+                range,
+                pinned_bytes: self.table.lock().bytes(),
+                memlock_limit: memlock_limit(),
+            },
+            Errno::EFAULT | Errno::EACCES => Error::NotAccessible { range, access, errno },
+            errno => Error::Register { range, access, errno },
+        }
+    }
+
+    /// Evicts `bytes` or what there is, and says whether that was anything.
+    fn evict(&self, bytes: u64) -> bool {
+        let stale = self.table.lock().evict_bytes(bytes, &self.blocks);
+        self.counters.evicted.add(stale.len() as u64);
+        let any = !stale.is_empty();
+        self.reclaim(stale);
+        any
+    }
+}
+
+/// A slot that this thread fills while others wait for it. If it panics, they are let go with an
+/// error.
+struct Reservation<'c, R: Registrar, M: Monitor> {
+    cache: &'c Shared<R, M>,
+    block: Option<Owned<'c>>,
+    asked: Request,
+    /// What is registered: `asked`, or that and its neighbours.
+    request: Request,
+    slot: SlotId,
+    /// It is published or cancelled.
+    landed: bool,
+}
+
+impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
+    fn fill(mut self) -> Result<Guard<'c, R, M>, Error> {
+        progress::populate(&self.cache.settings, self.request.range, self.request.access);
+        let mut outcome = self.register();
+        if outcome.is_err() && self.request.range != self.asked.range {
+            // What it was merged with may not be there any more.
+            self.cache.table.lock().narrow(self.slot, self.asked);
+            self.request = self.asked;
+            outcome = self.register();
+        }
+        if !self.landed {
+            self.land(outcome.as_ref().map(drop).map_err(Clone::clone));
+        }
+        outcome
+    }
+
+    /// Gives the slot up, and lets the waiters go.
+    fn land(&mut self, outcome: Result<(), Error>) {
+        self.landed = true;
+        let flight = self.cache.table.lock().cancel(self.slot);
+        if let Some(flight) = flight {
+            flight.land(outcome);
+        }
+    }
+
+    fn register(&mut self) -> Result<Guard<'c, R, M>, Error> {
+        let Reservation { cache, request, slot, .. } = *self;
+        let mut held = None;
+        for attempt in 0..PIN_ATTEMPTS {
+            let cookie = cache.slots.cookie(slot);
+            let word = cache.monitor.slot_generation(slot);
+            let generation = cache.monitor.generation();
+            let watched = cache.watch(cookie, request.pages);
+            if let Err(Error::Watch { source: MonitorError::Unwatchable { .. }, .. }) = watched {
+                cache.let_go(held.take());
+                let pinned = cache.pin(self.asked.range, request.access, &mut None)?;
+                return Ok(cache.lend_uncached(pinned, &cache.counters.uncached_unwatchable));
+            }
+            let pinned = watched.and_then(|()| {
+                let pinned = cache.pin(request.range, request.access, &mut held);
+                pinned.inspect_err(|_| cache.unwatch(cookie))
+            });
+            // The first pin was held during the second, so that the second had nothing to change.
+            cache.let_go(held.take());
+            let pinned = pinned?;
+            if attempt > 0 {
+                cache.counters.repinned.add(1);
+            }
+            if cache.settings.verify {
+                cache.monitor.pinned(cookie);
+            }
+            let news = match word {
+                Some(word) => cache.monitor.slot_generation(slot) != Some(word),
+                None => cache.monitor.generation() != generation,
+            };
+            if news {
+                cache.mark_stale();
+            }
+            match self.publish(pinned, word.unwrap_or(0)) {
+                Ok(guard) => return Ok(guard),
+                Err((pinned, renamed)) => {
+                    cache.unwatch(cookie);
+                    held = Some(pinned);
+                    if !renamed {
+                        break;
+                    }
+                }
+            }
+        }
+        let reason = match cache.blind.load(Ordering::Relaxed) {
+            // What the lost events said of this registration is not known.
+            true => &cache.counters.uncached_unmonitored,
+            false => &cache.counters.uncached_contested,
+        };
+        match held {
+            Some(pinned) => Ok(cache.lend_uncached(pinned, reason)),
+            None => unreachable!("the last attempt left its registration"),
+        }
+    }
+
+    /// Makes the registration findable; or gives it back, with the news of whether to try again.
+    fn publish(
+        &mut self,
+        pinned: BodyOf<R, M>,
+        word: u64,
+    ) -> Result<Guard<'c, R, M>, (BodyOf<R, M>, bool)> {
+        let Reservation { cache, block, slot, .. } = *self;
+        let mut table = cache.table.lock();
+        if cache.blind.load(Ordering::Relaxed) {
+            return Err((pinned, false));
+        }
+        // Before it can be made stale.
+        let cell = cache.hold(block, slot);
+        match table.publish(slot, pinned, word) {
+            Ok(Published { flight, replaced }) => {
+                drop(table);
+                self.landed = true;
+                if let Some(flight) = flight {
+                    flight.land(Ok(()));
+                }
+                cache.reclaim(replaced);
+                Ok(cache.lend(block, slot, cell, self.asked))
+            }
+            Err(pinned) => {
+                let renamed = table.rename(slot).is_some();
+                drop(table);
+                cache.let_go_of(&cache.slots[slot], cell);
+                Err((pinned, renamed))
+            }
+        }
+    }
+}
+
+impl<R: Registrar, M: Monitor> Drop for Reservation<'_, R, M> {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.land(Err(Error::Abandoned { range: self.request.range }));
+        }
+    }
+}

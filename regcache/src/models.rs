@@ -1,0 +1,296 @@
+//! loom models of the protocols between lookups and those who end registrations. Run with
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test --release -p regcache --lib models
+//! ```
+//!
+//! The slot, the cells and the fences are the real ones. The table's lock is loom's, and what the
+//! table does under it (make stale, settle, settle a zombie) is written out here in a few lines. The
+//! region is a cell that loom watches: a reader that runs together with the deregistration is an
+//! error.
+
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+
+use crate::cells::Blocks;
+use crate::slot::{Phase, Slot};
+
+/// A cache of one slot.
+struct Model {
+    slot: Slot<(), ()>,
+    blocks: Blocks,
+    /// The table's lock; and whether the slot is a zombie.
+    table: Mutex<bool>,
+    /// The registration: its version while it is registered.
+    region: UnsafeCell<Option<u32>>,
+}
+
+// SAFETY: loom checks every access to the region, which is what the models are for.
+unsafe impl Sync for Model {}
+// SAFETY: as above.
+unsafe impl Send for Model {}
+
+impl Model {
+    /// With one valid registration.
+    fn new() -> Model {
+        let slot = Slot::new();
+        slot.set(slot.state().to(Phase::Valid));
+        let region = UnsafeCell::new(Some(slot.state().version()));
+        Model { slot, blocks: Blocks::new(), table: Mutex::new(false), region }
+    }
+
+    fn make_stale(&self) {
+        let _table = self.table.lock().unwrap();
+        self.slot.set(self.slot.state().to(Phase::Stale));
+    }
+
+    /// The far side of the barrier, then what `Table::settle` does.
+    fn settle(&self) {
+        fence(Ordering::SeqCst);
+        let mut zombie = self.table.lock().unwrap();
+        *zombie = !self.try_end();
+    }
+
+    /// What `Table::settle_zombie` does.
+    fn kick(&self) {
+        let mut zombie = self.table.lock().unwrap();
+        if *zombie {
+            *zombie = !self.try_end();
+        }
+    }
+
+    fn try_end(&self) -> bool {
+        let held = self.blocks.held();
+        if held.contains(&0) || self.slot.references() > 0 {
+            return false;
+        }
+        self.slot.set(self.slot.state().to(Phase::Dying));
+        self.region.with_mut(|region| {
+            // SAFETY: loom watches.
+            let was = unsafe { (*region).take() };
+            assert!(was.is_some(), "deregistered twice");
+        });
+        true
+    }
+
+    /// Registers anew in a slot that was ended.
+    fn reuse(&self) {
+        let _table = self.table.lock().unwrap();
+        if !self.slot.state().is(Phase::Dying) {
+            return;
+        }
+        let state = self.slot.state().next(Phase::Pending).unwrap();
+        self.slot.set(state);
+        // SAFETY: loom watches.
+        self.region.with_mut(|region| unsafe { *region = Some(state.version()) });
+        self.slot.set(state.to(Phase::Valid));
+    }
+
+    /// Uses what is held and was found valid.
+    fn read(&self) {
+        self.region.with(|region| {
+            // SAFETY: loom watches.
+            assert!(unsafe { *region }.is_some(), "used after it was deregistered");
+        });
+    }
+
+    /// A lookup by a cell, and its release.
+    fn look_up(&self, block: &crate::cells::BlockPages) {
+        // SAFETY: each model's thread has a block of its own.
+        let cell = unsafe { block.owned() }.free_cell().expect("a cell");
+        cell.hold(0);
+        if self.slot.state_after_hold().is(Phase::Valid) {
+            self.read();
+        }
+        cell.release();
+        if self.slot.is_stale_after_release() {
+            self.kick();
+        }
+    }
+
+    /// A lookup by count, and its release.
+    fn look_up_counted(&self) {
+        self.slot.add_reference();
+        if self.slot.state_after_hold().is(Phase::Valid) {
+            self.read();
+        }
+        self.slot.release_reference();
+        if self.slot.is_stale_after_release() {
+            self.kick();
+        }
+    }
+
+    fn assert_ended(&self) {
+        // SAFETY: loom watches.
+        let left = self.region.with(|region| unsafe { *region });
+        assert_eq!(left, None, "nobody holds it, and it is still registered");
+    }
+}
+
+#[test]
+fn a_hit_against_an_invalidation() {
+    loom::model(|| {
+        let model = Arc::new(Model::new());
+        let block = model.blocks.claim().unwrap();
+        let looker = {
+            let model = model.clone();
+            thread::spawn(move || model.look_up(&block))
+        };
+        model.make_stale();
+        model.settle();
+        looker.join().unwrap();
+        model.assert_ended();
+    });
+}
+
+#[test]
+fn two_holders_and_the_last_one_ends_it() {
+    loom::model(|| {
+        let model = Arc::new(Model::new());
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (model, block) = (model.clone(), model.blocks.claim().unwrap());
+                thread::spawn(move || model.look_up(&block))
+            })
+            .collect();
+        model.make_stale();
+        model.settle();
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        model.assert_ended();
+    });
+}
+
+#[test]
+fn a_hit_by_count_against_an_invalidation() {
+    loom::model(|| {
+        let model = Arc::new(Model::new());
+        let looker = {
+            let model = model.clone();
+            thread::spawn(move || model.look_up_counted())
+        };
+        model.make_stale();
+        model.settle();
+        looker.join().unwrap();
+        model.assert_ended();
+    });
+}
+
+#[test]
+fn a_clone_that_outlives_the_cell_it_came_from() {
+    loom::model(|| {
+        let model = Arc::new(Model::new());
+        let block = model.blocks.claim().unwrap();
+        let holder = {
+            let model = model.clone();
+            thread::spawn(move || {
+                // SAFETY: the thread's own.
+                let cell = unsafe { block.owned() }.free_cell().expect("a cell");
+                cell.hold(0);
+                if !model.slot.state_after_hold().is(Phase::Valid) {
+                    cell.release();
+                    if model.slot.is_stale_after_release() {
+                        model.kick();
+                    }
+                    return;
+                }
+                model.slot.add_reference();
+                cell.release();
+                if model.slot.is_stale_after_release() {
+                    model.kick();
+                }
+                model.read();
+                model.slot.release_reference();
+                if model.slot.is_stale_after_release() {
+                    model.kick();
+                }
+            })
+        };
+        model.make_stale();
+        model.settle();
+        holder.join().unwrap();
+        model.assert_ended();
+    });
+}
+
+#[test]
+fn a_lookup_that_comes_upon_the_next_tenant() {
+    loom::model(|| {
+        let model = Arc::new(Model::new());
+        let block = model.blocks.claim().unwrap();
+        let looker = {
+            let model = model.clone();
+            thread::spawn(move || model.look_up(&block))
+        };
+        model.make_stale();
+        model.settle();
+        model.reuse();
+        looker.join().unwrap();
+    });
+}
+
+/// The order of the freshness check: `seen`, then the generation, then the state.
+#[test]
+fn a_lookup_after_a_change_against_a_drain() {
+    loom::model(|| {
+        let model = Arc::new(Model::new());
+        let generation = Arc::new(AtomicU64::new(0));
+        let seen = Arc::new(AtomicU64::new(0));
+        let changed = Arc::new(AtomicBool::new(false));
+        let kernel = {
+            let (generation, changed) = (generation.clone(), changed.clone());
+            thread::spawn(move || {
+                // The generation moves before the mapping changes.
+                generation.store(1, Ordering::Release);
+                changed.store(true, Ordering::Release);
+            })
+        };
+        let drainer = {
+            let (model, generation, seen) = (model.clone(), generation.clone(), seen.clone());
+            thread::spawn(move || {
+                let up_to = generation.load(Ordering::Acquire);
+                if up_to == 1 {
+                    model.make_stale();
+                }
+                seen.store(up_to, Ordering::Release);
+            })
+        };
+        if changed.load(Ordering::Acquire) {
+            let seen = seen.load(Ordering::Acquire);
+            let fresh = seen == generation.load(Ordering::Relaxed);
+            let valid = model.slot.state_after_hold().is(Phase::Valid);
+            assert!(!(fresh && valid), "a hit on what had changed before the lookup began");
+        }
+        kernel.join().unwrap();
+        drainer.join().unwrap();
+    });
+}
+
+/// The order on a miss: generation, watch, pin, check, publish.
+#[test]
+fn a_registration_against_a_change_while_it_is_made() {
+    loom::model(|| {
+        let generation = Arc::new(AtomicU64::new(0));
+        // What the memory is, and whether it is watched: the kernel's, under its lock.
+        let kernel = Arc::new(Mutex::new((0_u64, false)));
+        let change = {
+            let (generation, kernel) = (generation.clone(), kernel.clone());
+            thread::spawn(move || {
+                let mut kernel = kernel.lock().unwrap();
+                if kernel.1 {
+                    generation.fetch_add(1, Ordering::Release);
+                }
+                kernel.0 = 1;
+            })
+        };
+        let before = generation.load(Ordering::Acquire);
+        kernel.lock().unwrap().1 = true;
+        let pinned = kernel.lock().unwrap().0;
+        let published = generation.load(Ordering::Acquire) == before;
+        change.join().unwrap();
+        let noticed = generation.load(Ordering::Acquire) != before;
+        let now = kernel.lock().unwrap().0;
+        assert!(pinned == now || !published || noticed, "pinned the old, and will never know");
+    });
+}

@@ -1,0 +1,93 @@
+//! What a cache consists of. The guards point to it, so it stays where it is.
+//!
+//! # Locks
+//!
+//! `drainer` serialises drains, marking included; `table` is taken inside it or alone; the lists of
+//! [`blocks`](Shared::blocks) and `undead` are leaves. `table` is never held while memory is pinned,
+//! unpinned, watched, unwatched or verified, nor while anybody waits for another thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use parking_lot::Mutex;
+
+use crate::barrier::Barrier;
+use crate::builder::Settings;
+use crate::cells::Blocks;
+use crate::error::Error;
+use crate::fork::Owner;
+use crate::hints::Hints;
+use crate::monitor::{Invalid, Monitor};
+use crate::registrar::Registrar;
+use crate::slot::{Body, Slot, Slots};
+use crate::stats::Counters;
+use crate::table::{Dead, Table};
+use crate::tls::CacheId;
+
+pub(crate) type BodyOf<R, M> = Body<Shared<R, M>, <R as Registrar>::Region>;
+pub(crate) type SlotOf<R, M> = Slot<Shared<R, M>, <R as Registrar>::Region>;
+pub(crate) type DeadOf<R, M> = Dead<Shared<R, M>, <R as Registrar>::Region>;
+type SlotsOf<R, M> = Slots<Shared<R, M>, <R as Registrar>::Region>;
+type TableOf<R, M> = Table<Shared<R, M>, <R as Registrar>::Region>;
+
+pub(crate) struct Shared<R: Registrar, M: Monitor> {
+    // What a hit reads.
+    pub id: CacheId,
+    pub owner: Owner,
+    pub barrier: Barrier,
+    /// A generation of the monitor up to which every event has been marked in the table.
+    pub seen: AtomicU64,
+    pub monitor: M,
+    pub slots: Arc<SlotsOf<R, M>>,
+    pub hints: Arc<Hints>,
+    pub blocks: Blocks,
+    // What a miss needs besides.
+    pub registrar: R,
+    pub settings: Settings,
+    /// The monitor has lost events: nothing is cached any more.
+    pub blind: AtomicBool,
+    pub drainer: Mutex<Vec<Invalid>>,
+    pub table: Mutex<TableOf<R, M>>,
+    /// Registrations that the registrar would not let go of yet.
+    pub undead: Mutex<Vec<BodyOf<R, M>>>,
+    pub counters: Counters,
+}
+
+// SAFETY: the bodies in `undead` and in the slots point back to this very value, which is why these
+// traits are not derived; everything else in them may be sent and shared.
+unsafe impl<R: Registrar, M: Monitor> Send for Shared<R, M> {}
+// SAFETY: as above.
+unsafe impl<R: Registrar, M: Monitor> Sync for Shared<R, M> {}
+
+impl<R: Registrar, M: Monitor> Shared<R, M> {
+    pub(crate) fn new(registrar: R, monitor: M, settings: Settings) -> Result<Self, Error> {
+        let owner = Owner::current().map_err(|errno| Error::ForkDetection { errno })?;
+        let limits = settings.limits;
+        let no_memory = |errno| Error::NoMemory { regions: limits.regions, errno };
+        let slots = Arc::new(Slots::new(limits.slots()).map_err(no_memory)?);
+        let hints = Arc::new(Hints::new(limits.regions).map_err(no_memory)?);
+        // Nothing is watched yet, so no event up to now concerns this cache.
+        let seen = AtomicU64::new(monitor.generation());
+        Ok(Shared {
+            id: CacheId::new(),
+            owner,
+            barrier: settings.barrier,
+            seen,
+            monitor,
+            table: Mutex::new(Table::new(limits, slots.clone(), hints.clone())),
+            slots,
+            hints,
+            blocks: Blocks::new(),
+            registrar,
+            settings,
+            blind: AtomicBool::new(false),
+            drainer: Mutex::new(Vec::new()),
+            undead: Mutex::new(Vec::new()),
+            counters: Counters::default(),
+        })
+    }
+
+    pub(crate) fn refuse_foreign(&self) -> Result<(), Error> {
+        if self.owner.is_foreign() { Err(Error::Forked) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,296 @@
+//! Where a registration lives: a slot of a table that stays as long as the cache.
+//!
+//! A slot's *state* is a version and a phase in one word. Only who holds the cache's table lock
+//! stores it; lookups load it without. A slot is reused, so a lookup may come upon one whose
+//! registration it does not know: that is harmless, since slots never go, and since a lookup reads
+//! the registration itself only when it *holds* the slot and has then found it valid.
+//!
+//! ```text
+//!  Free ──reserve──▶ Pending ──publish──▶ Valid ──invalidate, evict──▶ Stale ──settle──▶ Dying
+//!   ▲                   │                  ▲ │                                             │
+//!   │                   │            verify│ │event                                        │
+//!   └──────cancel───────┘                  │ ▼                                             │
+//!   ▲                                   Suspect ──verify says no──▶ Stale                  │
+//!   └──────────────────────────── version + 1 ◀────────────────────────────────────────────┘
+//! ```
+
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+
+use crate::access::Access;
+use crate::monitor::Cookie;
+#[cfg(not(loom))]
+use crate::pages::ZeroedSlice;
+use crate::range::AddressRange;
+use crate::registrar::Keys;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, count_fence};
+
+pub(crate) type SlotId = u32;
+
+/// What a slot is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    Free = 0,
+    /// A thread is registering.
+    Pending = 1,
+    /// Can be found.
+    Valid = 2,
+    /// An event came, and the monitor is being asked whether it mattered.
+    Suspect = 3,
+    /// Cannot be found any more; whoever lets go of it looks whether it was the last.
+    Stale = 4,
+    /// Nobody holds it; it is being deregistered.
+    Dying = 5,
+    /// Not of the table: lent out once.
+    Uncached = 6,
+}
+
+/// Version and phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State(u64);
+
+impl State {
+    fn new(version: u32, phase: Phase) -> State {
+        State(u64::from(version) << 8 | phase as u64)
+    }
+
+    #[inline]
+    pub(crate) fn is(self, phase: Phase) -> bool {
+        self.0 as u8 == phase as u8
+    }
+
+    /// Part of the cookie, so that an event of an earlier tenant is told from one of this.
+    pub(crate) fn version(self) -> u32 {
+        (self.0 >> 8) as u32
+    }
+
+    pub(crate) fn to(self, phase: Phase) -> State {
+        State::new(self.version(), phase)
+    }
+}
+
+/// A registration, from pin to unpin.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Body<H, T> {
+    pub range: AddressRange,
+    pub access: Access,
+    pub keys: Keys,
+    /// The cache that it belongs to.
+    pub home: NonNull<H>,
+    pub region: T,
+}
+
+/// One registration at a time. What every hit reads lies in one cache line.
+#[repr(C, align(64))]
+pub(crate) struct Slot<H, T> {
+    state: AtomicU64,
+    /// The monitor's generation of this slot, where it has one.
+    generation: AtomicU64,
+    /// Holders that have no cell.
+    references: AtomicU32,
+    /// Found since the clock's hand last came by.
+    visited: AtomicBool,
+    body: UnsafeCell<MaybeUninit<Body<H, T>>>,
+}
+
+// SAFETY: the body is written only by who has the slot to itself (`fill`, `take`), and read only by
+// who holds it (`body`); their callers promise that. All else is atomic.
+unsafe impl<H: Sync, T: Send + Sync> Sync for Slot<H, T> {}
+// SAFETY: as for `T`; the home is reached by reference only.
+unsafe impl<H: Sync, T: Send + Sync> Send for Slot<H, T> {}
+
+impl<H, T> Slot<H, T> {
+    pub(crate) fn new() -> Slot<H, T> {
+        Slot {
+            state: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            references: AtomicU32::new(0),
+            visited: AtomicBool::new(false),
+            body: UnsafeCell::new(MaybeUninit::uninit()),
+        }
+    }
+
+    /// A registration that is lent out once, in a slot of its own.
+    pub(crate) fn uncached(body: Body<H, T>) -> Box<Slot<H, T>> {
+        let slot = Slot::new();
+        slot.set(State::new(0, Phase::Uncached));
+        // SAFETY: nobody else knows of the slot.
+        unsafe { slot.fill(body) };
+        Box::new(slot)
+    }
+
+    /// Acquire pairs with the Release in `set`: who finds the slot valid finds the body.
+    #[inline]
+    pub(crate) fn state(&self) -> State {
+        State(self.state.load(Ordering::Acquire))
+    }
+
+    /// Whether the slot is stale, asked by who has just let go of it: the near fence, or the SeqCst
+    /// of `release_reference`, stands before it. SeqCst for the latter.
+    #[inline]
+    pub(crate) fn is_stale_after_release(&self) -> bool {
+        State(self.state.load(Ordering::SeqCst)).is(Phase::Stale)
+    }
+
+    /// As [`state`](Slot::state), for who has just begun to hold the slot: the near fence, or the
+    /// SeqCst of `add_reference`, stands before it. SeqCst for the latter.
+    #[inline]
+    pub(crate) fn state_after_hold(&self) -> State {
+        State(self.state.load(Ordering::SeqCst))
+    }
+
+    /// The table's lock is held. Release pairs with the Acquire in `state`. SeqCst against the count
+    /// of references: who makes a slot stale and then reads the count, and who counts and then reads
+    /// the state, do not miss each other.
+    pub(crate) fn set(&self, state: State) {
+        self.state.store(state.0, Ordering::SeqCst);
+    }
+
+    /// The monitor's word for this slot, as of its registration. Relaxed: it is compared by who has
+    /// found the slot valid, and so sees at least the value of the publication; a later one is stored
+    /// only for the same registration.
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// Remembers that the slot was found. Mostly a load: the line stays shared.
+    #[inline]
+    pub(crate) fn visit(&self) {
+        // Relaxed: a hint for the clock.
+        if !self.visited.load(Ordering::Relaxed) {
+            self.visited.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was found since the last call. The table's lock is held.
+    pub(crate) fn take_visited(&self) -> bool {
+        let visited = self.visited.load(Ordering::Relaxed);
+        if visited {
+            self.visited.store(false, Ordering::Relaxed);
+        }
+        visited
+    }
+
+    /// SeqCst pairs with `set` and `references`: see there.
+    #[inline]
+    pub(crate) fn add_reference(&self) {
+        self.references.fetch_add(1, Ordering::SeqCst);
+        count_fence();
+    }
+
+    /// SeqCst pairs with `set` and `references`; it also releases what the holder did. Returns
+    /// whether it was the last.
+    #[inline]
+    pub(crate) fn release_reference(&self) -> bool {
+        let last = self.references.fetch_sub(1, Ordering::SeqCst) == 1;
+        count_fence();
+        last
+    }
+
+    /// SeqCst pairs with `add_reference` and `release_reference`: read after the slot was made stale.
+    pub(crate) fn references(&self) -> u32 {
+        count_fence();
+        self.references.load(Ordering::SeqCst)
+    }
+
+    /// Puts a registration into the slot.
+    ///
+    /// # Safety
+    ///
+    /// The slot is pending and the caller's own, and holds no registration.
+    pub(crate) unsafe fn fill(&self, body: Body<H, T>) {
+        // SAFETY: nobody reads or writes the body of a pending slot but its owner.
+        unsafe { (*self.body.get()).write(body) };
+    }
+
+    /// The registration in the slot.
+    ///
+    /// # Safety
+    ///
+    /// The slot has one, and keeps it for the life of the reference: the caller holds the slot and
+    /// has found it valid since; or holds the table's lock, and the slot is not free or pending.
+    #[inline]
+    pub(crate) unsafe fn body(&self) -> &Body<H, T> {
+        // SAFETY: it is filled, and `take` is not called while somebody may read.
+        unsafe { (*self.body.get()).assume_init_ref() }
+    }
+
+    /// Takes the registration out of the slot.
+    ///
+    /// # Safety
+    ///
+    /// The slot has one, nobody holds the slot, and nobody else can come to read it.
+    pub(crate) unsafe fn take(&self) -> Body<H, T> {
+        // SAFETY: it is filled, and the caller has it to itself. Nobody reads it again before `fill`.
+        unsafe { (*self.body.get()).assume_init_read() }
+    }
+}
+
+/// All slots of a cache.
+pub(crate) struct Slots<H, T>(SlotPages<H, T>);
+
+#[cfg(not(loom))]
+type SlotPages<H, T> = ZeroedSlice<Slot<H, T>>;
+#[cfg(loom)]
+type SlotPages<H, T> = Box<[Slot<H, T>]>;
+
+impl<H, T> Slots<H, T> {
+    #[cfg(not(loom))]
+    pub(crate) fn new(count: u32) -> Result<Slots<H, T>, Errno> {
+        // SAFETY: a slot of zeros is a free one: integers, and a body that need not be initialised.
+        Ok(Slots(unsafe { ZeroedSlice::new(count as usize) }?))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new(count: u32) -> Result<Slots<H, T>, Errno> {
+        Ok(Slots((0..count).map(|_| Slot::new()).collect()))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: SlotId) -> Option<&Slot<H, T>> {
+        self.0.get(id as usize)
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    /// The number of a slot of this table.
+    #[inline]
+    pub(crate) fn id_of(&self, slot: &Slot<H, T>) -> SlotId {
+        let offset = std::ptr::from_ref(slot) as usize - self.0.as_ptr() as usize;
+        (offset / size_of::<Slot<H, T>>()) as SlotId
+    }
+
+    /// The name of the slot's present tenant.
+    pub(crate) fn cookie(&self, id: SlotId) -> Cookie {
+        Cookie(u64::from(self[id].state().version()) << 32 | u64::from(id))
+    }
+}
+
+impl<H, T> std::ops::Index<SlotId> for Slots<H, T> {
+    type Output = Slot<H, T>;
+
+    #[inline]
+    fn index(&self, id: SlotId) -> &Slot<H, T> {
+        &self.0[id as usize]
+    }
+}
+
+impl State {
+    /// Free again, under a new version; `None` when all versions have been used.
+    pub(crate) fn next(self, phase: Phase) -> Option<State> {
+        Some(State::new(self.version().checked_add(1)?, phase))
+    }
+}
