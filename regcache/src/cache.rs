@@ -55,7 +55,7 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
 
     /// A registration of the `len` bytes at `addr` for this process's own work requests: one that
     /// the cache holds, or a new one. Whole pages are registered.
-    #[inline]
+    #[inline(always)]
     pub fn get_or_register(
         &self,
         addr: usize,
@@ -79,7 +79,7 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
     /// write, no secret in memory that it may read, and the memory put to no other use before the
     /// key is dead ([`revoke`](Cache::revoke)). With [`Peers::Trusted`](crate::Peers) that goes for
     /// the rest of the pages too.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn get_or_register_remote(
         &self,
         addr: usize,

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
+use crate::barrier::Barrier;
 #[cfg(not(loom))]
 use crate::pages::WipedAtFork;
 use crate::slot::SlotId;
@@ -61,6 +62,12 @@ impl HoldCell {
         self.0.load(Ordering::Acquire).checked_sub(1)
     }
 
+    /// Nothing is ever held by it.
+    fn close(&self) {
+        // Relaxed: before anybody else knows of the block.
+        self.0.store(SlotId::MAX, Ordering::Relaxed);
+    }
+
     #[inline]
     fn is_free(&self) -> bool {
         // Relaxed: only the block's owner fills cells, and a cell guards no data of its own.
@@ -73,6 +80,9 @@ impl HoldCell {
 /// remembers no slot, so that each of its lookups takes the long way, where it is refused.
 #[repr(C)]
 pub(crate) struct Block {
+    /// So that nothing here has an offset in its page that what a hit loads of a slot has too: to
+    /// some processors a load after a store at the same offset looks like a load of what was stored.
+    _shift: [u64; 8],
     cells: [HoldCell; CELLS],
     /// The last cell that may have been used.
     last: AtomicU32,
@@ -97,6 +107,7 @@ impl Block {
     #[cfg(loom)]
     fn new() -> Block {
         Block {
+            _shift: [0; 8],
             cells: std::array::from_fn(|_| HoldCell(AtomicU32::new(0))),
             last: AtomicU32::new(0),
             hits: AtomicU64::new(0),
@@ -187,7 +198,10 @@ impl<'b> Owned<'b> {
 }
 
 /// The blocks of all threads that have used a cache.
-pub(crate) struct Blocks(Mutex<Vec<Arc<BlockPages>>>);
+pub(crate) struct Blocks {
+    barrier: Barrier,
+    list: Mutex<Vec<Arc<BlockPages>>>,
+}
 
 /// The memory of a block.
 #[cfg(not(loom))]
@@ -207,20 +221,24 @@ fn new_block() -> Option<BlockPages> {
 }
 
 impl Blocks {
-    pub(crate) fn new() -> Blocks {
-        Blocks(Mutex::new(Vec::new()))
+    pub(crate) fn new(barrier: Barrier) -> Blocks {
+        Blocks { barrier, list: Mutex::new(Vec::new()) }
     }
 
     /// A block for this thread: one that another thread has abandoned, or a new one. `None` where
     /// there is no memory for one.
     pub(crate) fn claim(&self) -> Option<Arc<BlockPages>> {
-        let mut blocks = self.0.lock();
+        let mut blocks = self.list.lock();
         // Acquire pairs with the Release in `abandon`: the last owner has done with it.
         let abandoned = blocks.iter().position(|b| !b.owned.load(Ordering::Acquire));
         let at = match abandoned {
             Some(at) => at,
             None => {
-                blocks.push(Arc::new(new_block()?));
+                let block = new_block()?;
+                if self.barrier == Barrier::Atomic {
+                    block.cells.iter().for_each(HoldCell::close);
+                }
+                blocks.push(Arc::new(block));
                 blocks.len() - 1
             }
         };
@@ -233,7 +251,7 @@ impl Blocks {
     /// before the caller went through the barrier, and a hint for others.
     pub(crate) fn held(&self) -> Vec<SlotId> {
         let mut held = Vec::new();
-        for block in self.0.lock().iter() {
+        for block in self.list.lock().iter() {
             // Acquire pairs with the Release in `search`.
             let last = block.last.load(Ordering::Acquire) as usize;
             held.extend(block.cells[..=last].iter().filter_map(HoldCell::held));
@@ -243,6 +261,6 @@ impl Blocks {
     }
 
     pub(crate) fn hits(&self) -> u64 {
-        self.0.lock().iter().map(|block| block.hits.load(Ordering::Relaxed)).sum()
+        self.list.lock().iter().map(|block| block.hits.load(Ordering::Relaxed)).sum()
     }
 }

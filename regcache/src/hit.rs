@@ -41,7 +41,10 @@ use crate::slot::{Phase, SlotId};
 impl<R: Registrar, M: Monitor> Shared<R, M> {
     /// A registration of the `len` bytes at `addr`, if it is the one that this thread last found for
     /// that page. In a forked child no thread remembers any.
-    #[inline]
+    ///
+    /// This much stands at the place of the call, so that nothing goes through memory that can go
+    /// through registers. All else is out of the way.
+    #[inline(always)]
     pub(crate) fn hit<'c>(
         &'c self,
         block: Owned<'c>,
@@ -51,17 +54,27 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     ) -> Option<Guard<'c, R, M>> {
         let id = block.recall(front_hash(addr, access))?;
         let slot = self.slots.get(id)?;
-        let cell = match self.barrier {
-            Barrier::Membarrier => Some(block.next_cell()?),
-            Barrier::Atomic => None,
-        };
-        let guard = self.try_hold(id, slot, cell, addr, len, access)?;
+        // None is ever free where holds are counted.
+        let cell = block.next_cell()?;
+        cell.hold(id);
+        if !self.is_good(id, slot, addr, len, access) {
+            self.let_go_of_wrong(slot, cell);
+            return None;
+        }
+        slot.visit();
         block.count_hit();
-        Some(guard)
+        // SAFETY: the slot is held by `cell`, and was found valid since.
+        Some(unsafe { Guard::new(NonNull::from(slot), Some(cell)) })
     }
 
-    /// A registration for `request`, if the hints lead to one. The long way of a hit, still without a
-    /// lock.
+    #[cold]
+    #[inline(never)]
+    fn let_go_of_wrong(&self, slot: &SlotOf<R, M>, cell: &HoldCell) {
+        self.let_go_of(slot, Some(cell));
+    }
+
+    /// A registration for `request`, if what the thread remembers or the hints lead to one. The long
+    /// way of a hit, still without a lock.
     pub(crate) fn hit_by_hints<'c>(
         &'c self,
         block: Option<Owned<'c>>,
@@ -69,17 +82,28 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     ) -> Option<Guard<'c, R, M>> {
         let (range, access) = (request.exact, request.access);
         let (addr, len) = (range.start(), range.len());
-        let guard = self.hints.find(addr, len, access, |id| {
-            let cell = match self.barrier {
-                Barrier::Membarrier => block.and_then(Owned::free_cell),
-                Barrier::Atomic => None,
-            };
-            let guard = self.try_hold(id, self.slots.get(id)?, cell, addr, len, access)?;
-            if let Some(block) = block {
-                block.remember(front_hash(addr, access), id);
+        let hash = front_hash(addr, access);
+        let hold = |id| {
+            let slot = self.slots.get(id)?;
+            let cell = self.hold(block, id);
+            if !self.is_good(id, slot, addr, len, access) {
+                self.let_go_of(slot, cell);
+                return None;
             }
-            Some(guard)
-        })?;
+            slot.visit();
+            if let Some(block) = block {
+                block.remember(hash, id);
+            }
+            // SAFETY: the slot is held, by `cell` or by count, and was found valid since.
+            Some(unsafe { Guard::new(NonNull::from(slot), cell) })
+        };
+        // Where holds are counted, `hit` did not look at what is remembered.
+        let counted = self.barrier == Barrier::Atomic;
+        let recalled = block.filter(|_| counted).and_then(|block| block.recall(hash));
+        let guard = match recalled.and_then(hold) {
+            Some(guard) => guard,
+            None => self.hints.find(addr, len, access, hold)?,
+        };
         match block {
             Some(block) => block.count_hit(),
             None => self.counters.hits.add(1),
@@ -87,32 +111,22 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         Some(guard)
     }
 
-    /// Holds the slot, by the cell or by count, if it then turns out to be what is wanted.
-    #[inline]
-    fn try_hold<'c>(
+    /// Holds a slot: by a cell of this thread, or by count.
+    pub(crate) fn hold<'c>(
         &'c self,
+        block: Option<Owned<'c>>,
         id: SlotId,
-        slot: &'c SlotOf<R, M>,
-        cell: Option<&'c HoldCell>,
-        addr: usize,
-        len: usize,
-        access: Access,
-    ) -> Option<Guard<'c, R, M>> {
+    ) -> Option<&'c HoldCell> {
+        let cell = block.and_then(Owned::free_cell);
         match cell {
             Some(cell) => cell.hold(id),
-            None => slot.add_reference(),
+            None => self.slots[id].add_reference(),
         }
-        if self.is_good(id, slot, addr, len, access) {
-            slot.visit();
-            // SAFETY: the slot is held, by `cell` or by count, and was found valid since.
-            return Some(unsafe { Guard::new(NonNull::from(slot), cell) });
-        }
-        self.let_go_of(slot, cell);
-        None
+        cell
     }
 
     /// Whether the slot, which is held, is valid, fresh, and covers what is wanted.
-    #[inline]
+    #[inline(always)]
     fn is_good(
         &self,
         id: SlotId,

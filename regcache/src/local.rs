@@ -38,7 +38,7 @@ impl<'c, R: Registrar, M: Monitor> Local<'c, R, M> {
     }
 
     /// As [`Cache::get_or_register`].
-    #[inline]
+    #[inline(always)]
     pub fn get_or_register(
         &self,
         addr: usize,
@@ -57,7 +57,7 @@ impl<'c, R: Registrar, M: Monitor> Local<'c, R, M> {
     /// # Safety
     ///
     /// The same.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn get_or_register_remote(
         &self,
         addr: usize,

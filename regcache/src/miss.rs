@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 use nix::errno::Errno;
 
 use crate::access::Access;
-use crate::barrier::Barrier;
 use crate::builder::memlock_limit;
 use crate::cells::{HoldCell, Owned};
 use crate::error::Error;
@@ -134,19 +133,6 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             }),
             None => Found::Uncachable(&self.counters.uncached_full),
         }
-    }
-
-    /// Holds a slot: by a cell of this thread, or by count.
-    fn hold<'c>(&'c self, block: Option<Owned<'c>>, id: SlotId) -> Option<&'c HoldCell> {
-        let cell = match self.barrier {
-            Barrier::Membarrier => block.and_then(Owned::free_cell),
-            Barrier::Atomic => None,
-        };
-        match cell {
-            Some(cell) => cell.hold(id),
-            None => self.slots[id].add_reference(),
-        }
-        cell
     }
 
     /// A guard on a slot that is held, and will be found at once the next time.

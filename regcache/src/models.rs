@@ -14,6 +14,7 @@ use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
+use crate::barrier::Barrier;
 use crate::cells::Blocks;
 use crate::slot::{Phase, Slot};
 
@@ -38,7 +39,7 @@ impl Model {
         let slot = Slot::new();
         slot.set(slot.state().to(Phase::Valid));
         let region = UnsafeCell::new(Some(slot.state().version()));
-        Model { slot, blocks: Blocks::new(), table: Mutex::new(false), region }
+        Model { slot, blocks: Blocks::new(Barrier::Membarrier), table: Mutex::new(false), region }
     }
 
     fn make_stale(&self) {

@@ -77,7 +77,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             table: Mutex::new(Table::new(limits, slots.clone(), hints.clone())),
             slots,
             hints,
-            blocks: Blocks::new(),
+            blocks: Blocks::new(settings.barrier),
             registrar,
             settings,
             blind: AtomicBool::new(false),

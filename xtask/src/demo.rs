@@ -70,6 +70,7 @@ fn run(workspace: Workspace, args: Args, summary: &Path) -> Result<u8> {
         name: "demo",
         arguments: vec!["--out".to_owned(), summary.to_string_lossy().into_owned()],
         rdma: true,
+        needs: &[],
     };
     program.run(workspace, &args.options, Duration::from_secs(args.timeout))
 }

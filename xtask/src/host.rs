@@ -94,6 +94,13 @@ pub const WORKSPACE: &[Need] = &[
     ),
 ];
 
+/// To build what compares the cache with its peers.
+pub const PEERS: &[Need] = &[
+    need(Program("pkg-config"), "tells the peers' versions", "pkg-config"),
+    need(File("/usr/include/ucs/memory/rcache.h"), "describes UCX's cache", "libucx-dev"),
+    need(File("/usr/include/rdma/fi_domain.h"), "describes libfabric's cache", "libfabric-dev"),
+];
+
 impl Need {
     fn name(&self) -> &'static str {
         match self.what {

@@ -4,9 +4,11 @@
 mod apt;
 mod bench;
 mod command;
+mod comparisons;
 mod console;
 mod demo;
 mod guest;
+mod hit_ratios;
 mod host;
 mod image;
 mod initramfs;

@@ -49,7 +49,7 @@ pub fn main(args: Args) -> Result<u8> {
         None if stays_here => vec![Series::default()],
         None => Series::value_variants().to_vec(),
     };
-    let mut needs = vec![host::WORKSPACE];
+    let mut needs = vec![host::WORKSPACE, host::PEERS];
     if !all.is_empty() {
         needs.extend([host::GUEST, host::SELFTESTS]);
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::command::Run;
 
 /// The repository and its target directory.
+#[derive(Clone)]
 pub struct Workspace {
     /// The repository's root.
     pub root: PathBuf,
