@@ -18,6 +18,13 @@ use crate::barrier::Barrier;
 use crate::cells::Blocks;
 use crate::slot::{Phase, Slot};
 
+/// Checks all orders of two threads; of three, those with up to three preemptions.
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(3);
+    builder.check(model);
+}
+
 /// A cache of one slot.
 struct Model {
     slot: Slot<(), ()>,
@@ -148,7 +155,7 @@ fn a_hit_against_an_invalidation() {
 
 #[test]
 fn two_holders_and_the_last_one_ends_it() {
-    loom::model(|| {
+    check(|| {
         let model = Arc::new(Model::new());
         let threads: Vec<_> = (0..2)
             .map(|_| {
@@ -234,7 +241,7 @@ fn a_lookup_that_comes_upon_the_next_tenant() {
 /// The order of the freshness check: `seen`, then the generation, then the state.
 #[test]
 fn a_lookup_after_a_change_against_a_drain() {
-    loom::model(|| {
+    check(|| {
         let model = Arc::new(Model::new());
         let generation = Arc::new(AtomicU64::new(0));
         let seen = Arc::new(AtomicU64::new(0));
