@@ -112,11 +112,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     }
 
     /// Holds a slot: by a cell of this thread, or by count.
-    pub(crate) fn hold<'c>(
-        &'c self,
-        block: Option<Owned<'c>>,
-        id: SlotId,
-    ) -> Option<&'c HoldCell> {
+    pub(crate) fn hold<'c>(&'c self, block: Option<Owned<'c>>, id: SlotId) -> Option<&'c HoldCell> {
         let cell = block.and_then(Owned::free_cell);
         match cell {
             Some(cell) => cell.hold(id),

@@ -22,6 +22,7 @@ pub struct Record {
     live: Mutex<HashMap<u64, AddressRange>>,
     most: AtomicU64,
     calls: AtomicU64,
+    bytes: AtomicUsize,
     busy: AtomicBool,
     /// Bytes that can be registered at a time.
     capacity: AtomicUsize,
@@ -43,6 +44,7 @@ impl Recorder {
             live: Mutex::default(),
             most: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
             capacity: AtomicUsize::new(usize::MAX),
             script: Box::new(script),
@@ -75,6 +77,15 @@ impl Recorder {
         ranges
     }
 
+    /// Bytes of all registrations ever made.
+    pub fn registered_bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::SeqCst)
+    }
+
+    pub fn is_live(&self, region: u64) -> bool {
+        self.0.live.lock().unwrap().contains_key(&region)
+    }
+
     /// While set, `deregister` fails with EBUSY.
     pub fn set_busy(&self, busy: bool) {
         self.0.busy.store(busy, Ordering::SeqCst);
@@ -94,6 +105,7 @@ impl Registrar for Recorder {
             return Err(Errno::ENOMEM);
         }
         live.insert(id, range);
+        self.0.bytes.fetch_add(range.len(), Ordering::SeqCst);
         self.0.most.fetch_max(live.len() as u64, Ordering::SeqCst);
         Ok(id)
     }
