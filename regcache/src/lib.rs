@@ -36,7 +36,8 @@
 //!
 //! - [`Cache`] finds a registration or makes one, and lends it out as a [`Guard`].
 //! - A [`Monitor`](monitor::Monitor) tells that mappings changed: [`monitor::Ummunotify`] is the
-//!   kernel's word, [`monitor::Manual`] is the caller's.
+//!   kernel's word, [`monitor::Userfaultfd`] a weaker one on kernels without the module, and
+//!   [`monitor::Manual`] is the caller's.
 //! - A [`Registrar`](registrar::Registrar) pins: [`registrar::Verbs`] for any `ibv_pd`,
 //!   [`registrar::IoUring`] for an io_uring, which pins in the same way on any Linux machine.
 

@@ -268,7 +268,9 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
             let word = cache.monitor.slot_generation(slot);
             let generation = cache.monitor.generation();
             let watched = cache.watch(cookie, request.pages);
-            if let Err(Error::Watch { source: MonitorError::Unwatchable { .. }, .. }) = watched {
+            if let Err(Error::Watch { source, .. }) = &watched
+                && (source.is_limit() || matches!(source, MonitorError::Unwatchable { .. }))
+            {
                 cache.let_go(held.take());
                 let pinned = cache.pin(self.asked.range, request.access, &mut None)?;
                 return Ok(cache.lend_uncached(pinned, &cache.counters.uncached_unwatchable));

@@ -3,10 +3,14 @@
 mod manual;
 #[cfg(feature = "ummunotify")]
 mod ummunotify;
+#[cfg(feature = "userfaultfd")]
+mod userfaultfd;
 
 pub use manual::Manual;
 #[cfg(feature = "ummunotify")]
 pub use ummunotify::Ummunotify;
+#[cfg(feature = "userfaultfd")]
+pub use userfaultfd::{Userfaultfd, UserfaultfdError};
 
 use std::os::fd::BorrowedFd;
 

@@ -299,13 +299,15 @@ impl Monitor for Narrow {
 }
 
 #[test]
-fn a_limit_of_the_monitor_evicts_and_then_is_an_error() {
+fn a_limit_of_the_monitor_evicts_and_then_lends_out_uncached() {
     let cache = Cache::builder(Recorder::default(), Narrow::default()).build().unwrap();
     drop(cache.get_or_register(page(0), 8, RW).unwrap());
     let _one = cache.get_or_register(page(1), 8, RW).unwrap();
     let _two = cache.get_or_register(page(2), 8, RW).unwrap();
     assert_eq!(cache.stats().evicted, 1);
-    let error = cache.get_or_register(page(3), 8, RW).unwrap_err();
-    assert!(matches!(error, Error::Watch { .. }), "{error}");
+    let extra = cache.get_or_register(page(3), 8, RW).unwrap();
+    assert!(!extra.is_cached());
+    assert_eq!(cache.stats().uncached_unwatchable, 1);
+    drop(extra);
     assert_eq!(cache.registrar().live(), 2);
 }

@@ -1,0 +1,133 @@
+//! Watches and events, without a cache.
+
+use std::os::fd::AsFd;
+
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use regcache::monitor::{Cookie, Invalid, Monitor, MonitorError, Userfaultfd};
+use regcache::{AddressRange, page_size};
+
+use super::memory::{ANONYMOUS, Memory, lonely_range};
+use super::monitor;
+
+/// What is told, and whether the generation says the same.
+fn drain(monitor: &Userfaultfd) -> Vec<AddressRange> {
+    let mut told = Vec::new();
+    let generation = monitor.drain(&mut |invalid| match invalid {
+        Invalid::Range(range) => told.push(range),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(generation.unwrap(), monitor.generation());
+    told
+}
+
+fn is_told(monitor: &Userfaultfd, change: impl FnOnce()) -> Vec<AddressRange> {
+    let before = monitor.generation();
+    change();
+    let moved = monitor.generation() != before;
+    let told = drain(monitor);
+    assert_eq!(moved, !told.is_empty());
+    told
+}
+
+#[test]
+fn the_end_of_a_watch_is_not_the_end_of_its_neighbours() {
+    let Some(monitor) = monitor() else { return };
+    let memory = Memory::new(8);
+    let range = |n, count| memory.pages(n, count).range;
+    monitor.watch(Cookie(1), range(0, 4)).unwrap();
+    monitor.watch(Cookie(2), range(2, 4)).unwrap();
+    monitor.watch(Cookie(3), range(2, 4)).unwrap();
+    monitor.unwatch(Cookie(1)).unwrap();
+    monitor.unwatch(Cookie(2)).unwrap();
+    let unmap = |n, count| is_told(&monitor, || memory.pages(n, count).unmap());
+    assert_eq!(unmap(0, 1), []);
+    assert_eq!(unmap(3, 1), [range(3, 1)]);
+    assert_eq!(unmap(6, 2), []);
+    assert_eq!(unmap(5, 1), [range(5, 1)]);
+    monitor.unwatch(Cookie(3)).unwrap();
+    assert_eq!(unmap(1, 4), []);
+}
+
+#[test]
+fn a_part_of_a_page_is_the_page() {
+    let Some(monitor) = monitor() else { return };
+    let memory = Memory::new(2);
+    let byte = AddressRange::new(memory.range.start() + page_size() + 5, 1).unwrap();
+    monitor.watch(Cookie(1), byte).unwrap();
+    let told = is_told(&monitor, || memory.advise(libc::MADV_DONTNEED));
+    assert_eq!(told, [memory.pages(1, 1).range]);
+}
+
+#[test]
+fn the_end_of_a_watch_leaves_what_has_come_since() {
+    let Some(monitor) = monitor() else { return };
+    let memory = Memory::new(8);
+    monitor.watch(Cookie(1), memory.range).unwrap();
+    // Now three mappings and a hole, of which the monitor can have one.
+    memory.pages(0, 6).unmap();
+    memory.pages(1, 1).map_again();
+    let file = Memory::of_memfd(1, libc::MAP_SHARED).file;
+    Memory { file, ..memory.pages(3, 1) }.map_at(libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE);
+    assert_eq!(drain(&monitor), [memory.pages(0, 6).range]);
+    monitor.unwatch(Cookie(1)).unwrap();
+    assert_eq!(is_told(&monitor, || memory.unmap()), []);
+}
+
+#[test]
+fn memory_that_was_moved_is_left_in_the_end() {
+    let Some(monitor) = monitor() else { return };
+    let (memory, other) = (Memory::new(4), Memory::new(1));
+    monitor.watch(Cookie(1), memory.range).unwrap();
+    let to = lonely_range(memory.range.len());
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    memory.remap(to.len(), flags, to.start()).unwrap();
+    let told = drain(&monitor);
+    assert!(!told.is_empty() && told.iter().all(|range| *range == memory.range), "{told:?}");
+    monitor.watch(Cookie(2), other.range).unwrap();
+    let moved = Memory { range: to, file: None };
+    assert_eq!(is_told(&monitor, || moved.unmap()), []);
+    assert_eq!(is_told(&monitor, || other.unmap()), [other.range]);
+}
+
+#[test]
+fn memory_is_not_watched_while_its_pages_are_dropped() {
+    let Some(monitor) = monitor() else { return };
+    let memory = Memory::new(4);
+    monitor.watch(Cookie(1), memory.range).unwrap();
+    memory.advise(libc::MADV_DONTNEED);
+    drain(&monitor);
+    let refused = monitor.watch(Cookie(2), memory.pages(3, 1).range).unwrap_err();
+    assert!(matches!(refused, MonitorError::Unwatchable { .. }), "{refused}");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    monitor.watch(Cookie(3), memory.pages(3, 1).range).unwrap();
+}
+
+#[test]
+fn more_events_than_there_is_room_for() {
+    let Some(monitor) = monitor() else { return };
+    let memory = Memory::new(1);
+    monitor.watch(Cookie(1), memory.range).unwrap();
+    for _ in 0..1100 {
+        memory.advise(libc::MADV_FREE);
+    }
+    let told = drain(&monitor);
+    assert!(told.iter().any(|range| range.covers(Memory::new(1).range)), "everything");
+    assert_eq!(is_told(&monitor, || memory.unmap()), [memory.range]);
+}
+
+#[test]
+fn it_can_be_polled() {
+    let Some(monitor) = monitor() else { return };
+    let readable = || {
+        let mut files = [PollFd::new(monitor.as_fd(), PollFlags::POLLIN)];
+        poll(&mut files, PollTimeout::from(200_u16)).unwrap() == 1
+    };
+    let memory = Memory::new(1);
+    monitor.watch(Cookie(1), memory.range).unwrap();
+    assert!(!readable());
+    memory.map_at(ANONYMOUS | libc::MAP_FIXED);
+    assert!(readable());
+    drain(&monitor);
+    assert!(!readable());
+}
