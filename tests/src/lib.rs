@@ -2,6 +2,7 @@
 //! says whether a registration is of the pages that the program sees.
 
 pub mod frames;
+pub mod fuzz;
 pub mod memory;
 pub mod pinned;
 #[cfg(feature = "guest")]

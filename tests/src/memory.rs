@@ -105,7 +105,7 @@ impl Memory {
     /// Huge pages of 2 MiB from the pool, as a memfd, mapped shared.
     pub fn shared_hugetlb(count: usize) -> Memory {
         let bytes = count * (2 << 20);
-        let file = new_memfd(libc::MFD_HUGETLB);
+        let file = huge_memfd();
         file.set_len(bytes as u64).expect("ftruncate");
         let memory = Memory::map(bytes, libc::MAP_SHARED, Some(file));
         memory.fill(1);
@@ -192,6 +192,11 @@ impl Memory {
 /// An empty file in memory.
 pub fn memfd() -> File {
     new_memfd(0)
+}
+
+/// An empty file of huge pages of the pool.
+pub fn huge_memfd() -> File {
+    new_memfd(libc::MFD_HUGETLB)
 }
 
 fn new_memfd(flags: u32) -> File {

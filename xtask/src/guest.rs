@@ -40,7 +40,7 @@ pub struct Args {
 }
 
 /// What every task that needs a guest is told.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Options {
     /// The guest's kernel; if not given, 6.1, and for tests every one
     #[arg(long, value_enum)]

@@ -7,6 +7,7 @@ mod command;
 mod comparisons;
 mod console;
 mod demo;
+mod fuzz_truth;
 mod guest;
 mod hit_ratios;
 mod host;
@@ -51,6 +52,8 @@ enum Task {
     Demo(demo::Args),
     /// Measure, and draw the result
     Bench(bench::Args),
+    /// Run random programs against the cache, every lookup judged
+    FuzzTruth(fuzz_truth::Args),
     /// Make a Debian package of the kernel module
     Package(package::Args),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(args),
         Task::Demo(args) => demo::main(args),
         Task::Bench(args) => bench::main(args),
+        Task::FuzzTruth(args) => fuzz_truth::main(args),
         Task::Package(args) => package::main(args),
     };
     match result {
