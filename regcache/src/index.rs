@@ -5,27 +5,24 @@
 //! ends ascend, and the registration with the greatest start at or before an address is also the
 //! one that reaches farthest: one step in an ordered map decides, however ranges overlap.
 
-use std::collections::BTreeMap;
-
 use crate::access::Access;
+use crate::ordered::{Entry, Ordered};
 use crate::range::AddressRange;
 use crate::slot::SlotId;
 
-/// The registrations of one class, by start: end and slot.
-type Class = BTreeMap<usize, (usize, SlotId)>;
-
-/// Classes are few: a program uses two or three combinations of rights.
+/// The registrations of each class of access. Classes are few: a program uses two or three
+/// combinations of rights.
 #[derive(Debug, Default)]
-pub(crate) struct Index(Vec<(Access, Class)>);
+pub(crate) struct Index(Vec<(Access, Ordered)>);
 
 impl Index {
-    fn class(&self, access: Access) -> Option<&Class> {
+    fn class(&self, access: Access) -> Option<&Ordered> {
         self.0.iter().find(|(a, _)| *a == access).map(|(_, class)| class)
     }
 
-    fn class_mut(&mut self, access: Access) -> &mut Class {
+    fn class_mut(&mut self, access: Access) -> &mut Ordered {
         let at = self.0.iter().position(|(a, _)| *a == access).unwrap_or_else(|| {
-            self.0.push((access, Class::new()));
+            self.0.push((access, Ordered::default()));
             self.0.len() - 1
         });
         &mut self.0[at].1
@@ -33,8 +30,11 @@ impl Index {
 
     /// The registration with exactly this access that covers `range`.
     pub(crate) fn covering(&self, access: Access, range: AddressRange) -> Option<SlotId> {
-        let (_, (end, slot)) = self.class(access)?.range(..=range.start()).next_back()?;
-        (*end >= range.end()).then_some(*slot)
+        // The last that starts before the range ends is the only one of those that overlap it which
+        // can cover it, unless it starts inside: then an earlier one may.
+        let mut overlapping = overlapping(self.class(access)?, range);
+        let entry = overlapping.find(|entry| entry.range.start() <= range.start())?;
+        entry.range.covers(range).then_some(entry.slot)
     }
 
     /// Adds a registration, and returns those that it covers and replaces. Must not be called where
@@ -47,46 +47,37 @@ impl Index {
     ) -> Vec<SlotId> {
         debug_assert!(self.covering(access, range).is_none());
         let class = self.class_mut(access);
-        let covered: Vec<_> = class
-            .range(range.start()..range.end())
-            .take_while(|(_, (end, _))| *end <= range.end())
-            .map(|(start, (_, slot))| (*start, *slot))
-            .collect();
-        for (start, _) in &covered {
-            class.remove(start);
+        let covered: Vec<_> =
+            overlapping(class, range).filter(|entry| range.covers(entry.range)).collect();
+        for entry in &covered {
+            class.remove(entry.range, entry.slot);
         }
-        class.insert(range.start(), (range.end(), slot));
-        covered.into_iter().map(|(_, slot)| slot).collect()
+        class.insert(Entry { range, slot });
+        covered.into_iter().map(|entry| entry.slot).collect()
     }
 
     /// All that overlap `range`, of whatever access.
     pub(crate) fn overlapping(&self, range: AddressRange) -> Vec<SlotId> {
-        self.0.iter().flat_map(|(_, class)| overlapping(class, range)).map(|(_, s)| s).collect()
+        self.0.iter().flat_map(|(_, class)| overlapping(class, range)).map(|e| e.slot).collect()
     }
 
     /// The smallest range around `range` and all of this access that overlap it.
     pub(crate) fn union(&self, access: Access, range: AddressRange) -> AddressRange {
         let Some(class) = self.class(access) else { return range };
-        overlapping(class, range).fold(range, |union, (other, _)| union.union(other))
+        overlapping(class, range).fold(range, |union, entry| union.union(entry.range))
     }
 
     /// Removes a registration if it is the one that is indexed for its range.
     pub(crate) fn remove(&mut self, access: Access, range: AddressRange, slot: SlotId) {
-        let class = self.class_mut(access);
-        if class.get(&range.start()) == Some(&(range.end(), slot)) {
-            class.remove(&range.start());
-        }
+        self.class_mut(access).remove(range, slot);
     }
 }
 
-/// Those that overlap are neighbours in the order.
-fn overlapping(class: &Class, range: AddressRange) -> impl Iterator<Item = (AddressRange, SlotId)> {
-    class
-        .range(..range.end())
-        .rev()
-        .take_while(move |(_, (end, _))| *end > range.start())
-        .map(|(start, (end, slot))| (AddressRange::between(*start, *end), *slot))
+/// Those that overlap `range`, the last one first: neighbours in the order.
+fn overlapping(class: &Ordered, range: AddressRange) -> impl Iterator<Item = Entry> {
+    class.before(range.end()).take_while(move |entry| entry.range.end() > range.start())
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,7 +103,7 @@ mod tests {
         for (slot, (start, end)) in [(1, 4), (2, 6), (5, 8), (7, 12)].into_iter().enumerate() {
             assert!(index.insert(access, range(start, end), slot as SlotId).is_empty());
         }
-        assert_eq!(index.insert(access, range(2, 9), 4), [1, 2]);
+        assert_eq!(index.insert(access, range(2, 9), 4), [2, 1]);
         assert_eq!(index.covering(access, range(3, 9)), Some(4));
         assert_eq!(index.covering(access, range(1, 2)), Some(0));
         assert_eq!(index.covering(access, range(8, 11)), Some(3));

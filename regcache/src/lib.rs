@@ -65,6 +65,7 @@ mod miss;
 #[cfg(all(test, loom))]
 mod models;
 pub mod monitor;
+mod ordered;
 mod pages;
 mod progress;
 mod range;

@@ -45,6 +45,7 @@ impl AddressRange {
     }
 
     /// From `start` to `end`, which is greater.
+    #[cfg(test)]
     pub(crate) fn between(start: usize, end: usize) -> AddressRange {
         debug_assert!(start < end);
         AddressRange { start, end }
