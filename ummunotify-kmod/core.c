@@ -145,7 +145,7 @@ static void move_generations(struct umn_core *core, struct umn_region *region)
 		WRITE_ONCE(*slot, *slot + 1);
 	}
 	if (!(region->flags & UMN_NOWAKE))
-		WRITE_ONCE(watcher->signal, true);
+		WRITE_ONCE(watcher->wake, true);
 	if (watcher->last_batch == core->batch)
 		return;
 	watcher->last_batch = core->batch;

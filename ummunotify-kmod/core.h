@@ -48,7 +48,7 @@
  * @features: UMMUNOTIFY_FEATURE_* granted
  * @last_batch: the last batch that moved @counter: one batch moves it once
  * @last_pending: the counter has moved since the last LAST event
- * @signal: a region was hit that wakes; whoever sends SIGIO takes it
+ * @wake: a region was hit that wakes; whoever wakes the readers takes it
  */
 struct umn_watcher {
 	struct rb_root		cookies;
@@ -62,7 +62,7 @@ struct umn_watcher {
 	u32			features;
 	u64			last_batch;
 	bool			last_pending;
-	unsigned int		signal;
+	unsigned int		wake;
 };
 
 /**

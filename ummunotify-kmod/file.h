@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
+#include <linux/wait.h>
 
 #include "core.h"
 #include "space.h"
@@ -21,10 +22,11 @@
  * @node: node in umn_space.files
  * @page: holds the counter, and the statistics
  * @nr_slots: generation slots
+ * @readable: readers and pollers
  * @async: who wants SIGIO
  * @reading: held from taking events to handing them over
  * @used: too late to negotiate
- * @rcu: callbacks look for SIGIO receivers under RCU
+ * @rcu: callbacks look under RCU for whom to wake
  */
 struct umn_file {
 	struct umn_watcher	watcher;
@@ -33,6 +35,7 @@ struct umn_file {
 	struct list_head	node;
 	struct page		*page;
 	unsigned int		nr_slots;
+	wait_queue_head_t	readable;
 	struct fasync_struct	*async;
 	struct mutex		reading;
 	unsigned int		used;

@@ -39,6 +39,7 @@ static int umn_open(struct inode *inode, struct file *filp)
 		goto err_file;
 	umn_watcher_init(&file->watcher, page_address(file->page));
 	mutex_init(&file->reading);
+	init_waitqueue_head(&file->readable);
 
 	file->user = umn_user_get();
 	if (IS_ERR(file->user)) {
@@ -162,7 +163,7 @@ static ssize_t umn_read(struct file *filp, char __user *buf, size_t count,
 			ret = -EAGAIN;
 			goto out_free;
 		}
-		if (wait_event_interruptible(space->readable,
+		if (wait_event_interruptible(file->readable,
 					     umn_readable(&file->watcher))) {
 			ret = -ERESTARTSYS;
 			goto out_free;
@@ -188,7 +189,7 @@ static __poll_t umn_poll(struct file *filp, struct poll_table_struct *wait)
 
 	if (!umn_space_is_current(file->space))
 		return EPOLLERR;
-	poll_wait(filp, &file->space->readable, wait);
+	poll_wait(filp, &file->readable, wait);
 	return umn_readable(&file->watcher) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 

@@ -66,15 +66,22 @@ static bool moves_pages(const struct mmu_notifier_range *range)
 				   UMMUNOTIFY_KIND_SOFT_DIRTY));
 }
 
+/*
+ * Wakes the readers of those files of which a region was hit that wakes.  Of
+ * several callers one finds a mark; its region's event is queued by then, and
+ * so are those of the others who found none.
+ */
 void umn_space_wake_readers(struct umn_space *space)
 {
 	struct umn_file *file;
 
-	wake_up_interruptible(&space->readable);
-
 	rcu_read_lock();
 	list_for_each_entry_rcu(file, &space->files, node) {
-		if (READ_ONCE(file->async) && xchg(&file->watcher.signal, false))
+		if (!READ_ONCE(file->watcher.wake) ||
+		    !xchg(&file->watcher.wake, false))
+			continue;
+		wake_up_interruptible(&file->readable);
+		if (READ_ONCE(file->async))
 			kill_fasync(&file->async, SIGIO, POLL_IN);
 	}
 	rcu_read_unlock();
@@ -150,7 +157,6 @@ static struct mmu_notifier *alloc_notifier(struct mm_struct *mm)
 	spin_lock_init(&space->lock);
 	umn_core_init(&space->core);
 	INIT_LIST_HEAD(&space->files);
-	init_waitqueue_head(&space->readable);
 	init_waitqueue_head(&space->settled);
 	atomic_inc(&nr_spaces);
 	return &space->notifier;

@@ -14,13 +14,12 @@
 /**
  * struct umn_space - a watched address space
  * @notifier: the MMU notifier; holds the mm_struct, never the memory
- * @lock: a leaf; protects everything below but the wait queues, and the
+ * @lock: a leaf; protects everything below but the wait queue, and the
  *	watchers of all files
  * @core: the regions
  * @files: the open files
  * @nr_files: how many
  * @nr_regions: regions of all of them
- * @readable: readers and pollers
  * @settled: waiters for invalidations in flight and for paused passes
  *
  * Callbacks take @lock from reclaim, so nothing is allocated under it; and
@@ -33,7 +32,6 @@ struct umn_space {
 	struct list_head	files;
 	unsigned int		nr_files;
 	unsigned int		nr_regions;
-	wait_queue_head_t	readable;
 	wait_queue_head_t	settled;
 };
 

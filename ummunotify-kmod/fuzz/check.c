@@ -150,8 +150,8 @@ static void check_watcher(struct world *world, unsigned int i)
 	     watcher->last_pending ? "" : "not ");
 	must(umn_readable(watcher) == (pending || expected->last_pending),
 	     "watcher %u: readable is wrong", i);
-	must(watcher->signal == expected->signal,
-	     "watcher %u: signal is %d", i, watcher->signal);
+	must(watcher->wake == expected->wake,
+	     "watcher %u: wake is %d", i, watcher->wake);
 	must(world->counters[i] == expected->counter,
 	     "watcher %u: counter is %llu, not %llu", i, world->counters[i],
 	     expected->counter);

@@ -30,7 +30,7 @@ static const u8 ops[32] = {
 static const char *const op_names[] = {
 	"insert", "remove", "invalidate", "pass begin", "pass go on", "start",
 	"end", "starts", "ends", "report", "report_done", "report_failed",
-	"take_back", "doubt", "overlaps", "drain", "take signal",
+	"take_back", "doubt", "overlaps", "drain", "take wake",
 };
 
 void print_op(FILE *to, const u8 op[OP_BYTES])
@@ -348,10 +348,10 @@ static void do_overlaps(struct world *world, const u8 op[OP_BYTES])
 	     m_overlaps(m, start, last, seq), "overlaps() is wrong");
 }
 
-static void do_take_signal(struct world *world, unsigned int w)
+static void do_take_wake(struct world *world, unsigned int w)
 {
-	world->watchers[w].signal = 0;
-	world->model.watchers[w].signal = false;
+	world->watchers[w].wake = 0;
+	world->model.watchers[w].wake = false;
 }
 
 void do_op(struct world *world, const u8 op[OP_BYTES])
@@ -415,7 +415,7 @@ void do_op(struct world *world, const u8 op[OP_BYTES])
 		do_drain(world, w);
 		break;
 	case OP_TAKE_SIGNAL:
-		do_take_signal(world, w);
+		do_take_wake(world, w);
 		break;
 	}
 	check(world);

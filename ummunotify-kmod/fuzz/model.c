@@ -149,7 +149,7 @@ void m_mark(struct model *m, struct m_region *r, u64 start, u64 last, u8 kind,
 	if (wants(r, UMMUNOTIFY_REGISTER_SLOT))
 		w->slots[r->parm.reserved]++;
 	if (!wants(r, UMMUNOTIFY_REGISTER_NOWAKE))
-		w->signal = true;
+		w->wake = true;
 	w->moved = true;
 }
 

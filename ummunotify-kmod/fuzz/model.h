@@ -76,7 +76,7 @@ struct m_watcher {
 	struct ummunotify_stats	stats;
 	bool			kinds;
 	bool			last_pending;
-	bool			signal;
+	bool			wake;
 	bool			moved;
 };
 

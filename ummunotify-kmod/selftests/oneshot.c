@@ -168,7 +168,9 @@ TEST(unregister_races_read)
 }
 
 struct waiter {
+	pthread_t thread;
 	int fd;
+	pid_t tid;
 	bool done;
 };
 
@@ -177,9 +179,35 @@ static void *poll_waiter(void *arg)
 	struct waiter *w = arg;
 	struct pollfd p = { .fd = w->fd, .events = POLLIN };
 
+	__atomic_store_n(&w->tid, gettid(), __ATOMIC_SEQ_CST);
 	poll(&p, 1, -1);
 	__atomic_store_n(&w->done, true, __ATOMIC_SEQ_CST);
 	return NULL;
+}
+
+static bool is_asleep(struct waiter *w)
+{
+	pid_t tid = __atomic_load_n(&w->tid, __ATOMIC_SEQ_CST);
+	char path[64], state = 0;
+	FILE *f;
+
+	if (!tid)
+		return false;
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	f = fopen(path, "re");
+	if (f && fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+		state = 0;
+	if (f)
+		fclose(f);
+	return state == 'S';
+}
+
+/* Once it waits, only a wake-up makes it look. */
+static bool waiter_start(struct waiter *w, int fd)
+{
+	w->fd = fd;
+	return !pthread_create(&w->thread, NULL, poll_waiter, w) &&
+	       WAIT_FOR(is_asleep(w), 10000);
 }
 
 static bool woken(struct waiter *w)
@@ -209,16 +237,13 @@ static void wakes(__u32 features, bool wanted)
 	struct waiter w = { 0 };
 	char *p = area(1), *q = area(1);
 	struct dev d;
-	pthread_t t;
 
 	signals = 0;
 	ASSERT(dev_open_with(&d, features, 0));
 	ASSERT(want_signals(d.fd));
 	ASSERT_EQ(watch_flags(d.fd, p, PAGE, 1, NOWAKE, 0), 0);
 	ASSERT_EQ(watch_flags(d.fd, q, PAGE, 2, 0, 0), 0);
-	w.fd = d.fd;
-	ASSERT_EQ(pthread_create(&t, NULL, poll_waiter, &w), 0);
-	sleep_ms(100);
+	ASSERT(waiter_start(&w, d.fd));
 	ASSERT(hit(p));
 	EXPECT_EQ(*d.gen, 1);
 	EXPECT_EQ(WAIT_FOR(woken(&w), wanted ? 5000 : 200), wanted);
@@ -230,7 +255,7 @@ static void wakes(__u32 features, bool wanted)
 	EXPECT(WAIT_FOR(woken(&w), 5000));
 	EXPECT(WAIT_FOR(signals, 5000));
 	EXPECT_EQ(drain(d.fd), 2);
-	pthread_join(t, NULL);
+	pthread_join(w.thread, NULL);
 
 	/* In one operation with others too. */
 	signals = 0;
@@ -251,21 +276,29 @@ TEST(nowake_that_was_not_granted_wakes)
 	wakes(FEATURE(ONESHOT) | FEATURE(KINDS), true);
 }
 
-/* That another file's region wakes is no reason to signal this one. */
+/* That another file's region wakes is no reason to wake readers of this one. */
 TEST(nowake_is_of_the_file)
 {
-	char *p = area(1);
+	char *p = area(1), *q = area(1);
+	struct waiter w = { 0 };
 	struct dev d, other;
 
 	ASSERT(dev_open_with(&d, FEATURE(NOWAKE), 0));
 	ASSERT(dev_open(&other));
 	ASSERT(want_signals(d.fd));
 	ASSERT_EQ(watch_flags(d.fd, p, PAGE, 1, NOWAKE, 0), 0);
+	ASSERT_EQ(watch(d.fd, q, PAGE, 2), 0);
 	ASSERT_EQ(watch(other.fd, p, PAGE, 1), 0);
+	ASSERT(waiter_start(&w, d.fd));
 	ASSERT(hit(p));
 	EXPECT_EQ(poll_now(other.fd), POLLIN | POLLRDNORM);
+	EXPECT(!WAIT_FOR(woken(&w), 200));
 	EXPECT_EQ(signals, 0);
-	EXPECT_EQ(drain(d.fd), 1);
+	ASSERT(hit(q));
+	EXPECT(WAIT_FOR(woken(&w), 5000));
+	pthread_join(w.thread, NULL);
+	EXPECT_EQ(drain(d.fd), 2);
+	EXPECT_EQ(drain(other.fd), 1);
 }
 
 /* Nor does REGISTER that could not wait. */
@@ -277,15 +310,12 @@ TEST(doubt_does_not_wake_either)
 	struct waiter w = { 0 };
 	struct job change;
 	struct stage s;
-	pthread_t t;
 	int i;
 
 	ASSERT(stage_init(&s, 1, &change, 1));
 	ASSERT_EQ(negotiate(s.d.fd, &n), 0);
 	ASSERT(want_signals(s.d.fd));
-	w.fd = s.d.fd;
-	ASSERT_EQ(pthread_create(&t, NULL, poll_waiter, &w), 0);
-	sleep_ms(100);
+	ASSERT(waiter_start(&w, s.d.fd));
 	ASSERT(start_and_hold(&s, &change, run_dontneed, s.p, PAGE));
 	for (i = 0; i < 2; i++) {
 		EXPECT_EQ(watch_flags(s.d.fd, s.p, PAGE, i, i ? 0 : NOWAKE, 0),
@@ -297,7 +327,7 @@ TEST(doubt_does_not_wake_either)
 	EXPECT_EQ(drain(s.d.fd), 2);
 	ASSERT_EQ(release(s.hold, s.p, PAGE), 0);
 	ASSERT(job_wait(&change));
-	pthread_join(t, NULL);
+	pthread_join(w.thread, NULL);
 }
 
 TEST(unregister_says_how_many_were_delivered)

@@ -355,6 +355,53 @@ TEST_TIMEOUT(ten_thousand_regions_of_one_page, 120)
 		ASSERT_EQ(unwatch(d.fd, i), 0);
 }
 
+/*
+ * Once nothing more can be learnt of a region it is not looked at until its
+ * event is read: one that is looked at moves the counter.
+ */
+TEST_TIMEOUT(regions_that_were_hit_are_left_alone, 120)
+{
+	const int n = 20000;
+	struct gate go, done;
+	struct dev d;
+	__u64 gen = 0;
+	pid_t other;
+	int i, file;
+	char *p;
+
+	ASSERT(dev_open(&d));
+	ASSERT(gate_init(&go) && gate_init(&done));
+	file = memfd_create("page", MFD_CLOEXEC);
+	ASSERT_EQ(ftruncate(file, PAGE), 0);
+	p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	ASSERT(p != MAP_FAILED);
+	other = fork();
+	if (!other) {
+		for (i = 0; i < 4; i++) {
+			gate_wait(&go);
+			EXPECT_EQ(ftruncate(file, 0), 0);
+			EXPECT_EQ(ftruncate(file, PAGE), 0);
+			gate_open(&done);
+		}
+		child_exit();
+	}
+	for (i = 0; i < n; i++)
+		ASSERT_EQ(watch(d.fd, p, PAGE, i), 0);
+	for (i = 0; i < 4; i++) {
+		*(volatile char *)p = 1;
+		gate_open(&go);
+		gate_wait(&done);
+		/* The first hit, and the one that takes the hints away. */
+		if (i < 2)
+			EXPECT_GT(*d.gen, 0);
+		else
+			EXPECT_EQ(*d.gen, gen);
+		gen = *d.gen;
+	}
+	EXPECT_EQ(drain(d.fd), n);
+	EXPECT_CHILD_OK(other);
+}
+
 /* Events are read and regions dropped while a large munmap marks them. */
 static void *large_munmap(void *arg)
 {

@@ -23,6 +23,7 @@ mod program;
 mod ratios;
 mod selftests;
 mod series;
+mod soak;
 mod svg;
 mod tally;
 mod test;
@@ -47,6 +48,9 @@ enum Task {
     Guest(guest::Args),
     /// Run every check and test, on this machine and in a guest
     Test(test::Args),
+    /// Change memory at random for long, on each kernel, and look for lost
+    /// events
+    Soak(soak::Args),
     /// Corrupt transfers on purpose, with and without regcache, and draw the
     /// result
     Demo(demo::Args),
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Guest(args) => guest::main(args),
         Task::Test(args) => test::main(args),
+        Task::Soak(args) => soak::main(args),
         Task::Demo(args) => demo::main(args),
         Task::Bench(args) => bench::main(args),
         Task::FuzzTruth(args) => fuzz_truth::main(args),

@@ -128,7 +128,7 @@ fn make(kernel: &Kernel, directory: &Path, more: &[&str]) -> Result<(bool, Strin
 
 /// The directories that are not for the kernel: programs with a makefile of
 /// their own, the package.
-const OTHER: &[&str] = &["selftests", "packaging"];
+const OTHER: &[&str] = &["selftests", "packaging", "bench"];
 
 /// The module's source files, by path and content.
 struct Sources(Vec<(PathBuf, Vec<u8>)>);

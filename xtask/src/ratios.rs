@@ -56,8 +56,33 @@ pub fn draw(title: &'static str, json: &str) -> Result<String> {
             svg.line(LEFT + ONE * bar.min(MOST), y - 4.0, y + 17.0, INK);
         }
         let x = LEFT + width.max(ONE * row.bar.unwrap_or(0.0).min(MOST)) + 6.0;
-        svg.text(x, y + 11.0, &value(color), &format!("{:.2}", row.ratio));
+        svg.text(x, y + 11.0, &value(color), &label(row.ratio));
     }
     svg.line(LEFT, top, bottom, FAINT);
     Ok(svg.finish(bottom + 34.0))
+}
+
+/// Nothing is drawn as 0 but what is.
+fn label(ratio: f64) -> String {
+    if ratio > 0.0 && ratio < 0.01 {
+        format!("1/{:.0}", 1.0 / ratio)
+    } else if ratio >= 100.0 {
+        format!("{ratio:.0}")
+    } else {
+        format!("{ratio:.2}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::label;
+
+    #[test]
+    fn small_ratios_are_fractions() {
+        assert_eq!(label(0.0), "0.00");
+        assert_eq!(label(0.01), "0.01");
+        assert_eq!(label(0.0001), "1/10000");
+        assert_eq!(label(1.1), "1.10");
+        assert_eq!(label(12345.6), "12346");
+    }
 }

@@ -2,14 +2,16 @@
 //! not, fork, memory. Runs where the module is loaded, as root; `cargo xtask bench kernel` does that
 //! in a guest.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hint::black_box;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
 use regcache::registrar::{IoUring, Registrar};
 use regcache::{Access, AddressRange, page_size};
-use regcache_benches::row::{Row, table};
+use regcache_benches::row::{Row, median, table};
 use regcache_benches::worker::{Turn, Worker, compare};
 use ummunotify::{Device, Event, EventBuffer, Features, Kinds, Options, Watch};
 
@@ -43,8 +45,10 @@ fn run() -> Result<()> {
     };
     memory_of_a_region(&mut done)?;
     munmap_of_unwatched_memory(&mut done)?;
+    munmap_by_two_threads(&mut done)?;
     registering(&mut done)?;
     munmap_of_watched_memory(&mut done)?;
+    truncate_by_another_process(&mut done)?;
     reading_events(&mut done)?;
     fork_with_pins(&mut done)?;
     println!("\n{}", table(&rows));
@@ -149,6 +153,32 @@ fn munmap_of_unwatched_memory(done: &mut impl FnMut(Row)) -> Result<()> {
     Ok(())
 }
 
+/// Two threads of one process unmap at the same time, far from what is watched and from each other.
+fn munmap_by_two_threads(done: &mut impl FnMut(Row)) -> Result<()> {
+    let worker = |regions: usize| {
+        Worker::new(move || -> Turn {
+            let device = watching(regions);
+            Box::new(move || {
+                black_box(&device);
+                thread::scope(|scope| {
+                    let threads = [0, 1 << 32].map(|offset| {
+                        let addrs = (0..MUNMAPS).map(move |_| ELSEWHERE + offset);
+                        scope.spawn(move || time_munmaps(addrs))
+                    });
+                    let nanos: f64 =
+                        threads.into_iter().map(|thread| thread.join().expect("no panic")).sum();
+                    nanos / 2.0
+                })
+            })
+        })
+    };
+    let mut baseline = worker(0)?;
+    let mut subject = worker(MILLION)?;
+    let measure = "munmap of unwatched memory by two threads, 1M watched, ns";
+    done(compare(measure, TURNS, &mut baseline, &mut subject));
+    Ok(())
+}
+
 /// Registers and unregisters 1,000 more, spread over what is watched.
 fn registering(done: &mut impl FnMut(Row)) -> Result<()> {
     const MORE: usize = 1000;
@@ -217,6 +247,93 @@ fn munmap_of_watched_memory(done: &mut impl FnMut(Row)) -> Result<()> {
     Ok(())
 }
 
+/// Another process truncates a file of one page, which a million regions watch, twice before the
+/// events are read. The first time each of them is marked. The second time nothing can be learnt
+/// of them any more, and they must cost nothing.
+fn truncate_by_another_process(done: &mut impl FnMut(Row)) -> Result<()> {
+    // Each takes a million reads.
+    const TURNS: usize = 5;
+    let worker = |regions: usize| {
+        Worker::new(move || -> Turn {
+            let file = memfd_of_a_page();
+            let mut other = Worker::new({
+                let file = file.try_clone().expect("dup");
+                move || -> Turn {
+                    Box::new(move || {
+                        let start = Instant::now();
+                        file.set_len(0).expect("ftruncate");
+                        let elapsed = start.elapsed();
+                        file.set_len(page_size() as u64).expect("ftruncate");
+                        elapsed.as_nanos() as f64 / 1000.0
+                    })
+                }
+            })
+            .expect("fork");
+            let page = map_file(&file);
+            let device = open();
+            for n in 0..regions {
+                device.register(page, page_size(), n as u64).expect("register");
+            }
+            let mut buffer = EventBuffer::new();
+            let mut first = true;
+            Box::new(move || {
+                // SAFETY: the page is mapped, and the file as long as that between the turns.
+                unsafe { (page as *mut u8).write_volatile(1) };
+                let micros = other.turn();
+                if !first {
+                    while device.read(&mut buffer).expect("read").len() > 0 {}
+                }
+                first = !first;
+                micros
+            })
+        })
+    };
+    let mut unwatched = worker(0)?;
+    let mut watched = worker(MILLION)?;
+    // Rows of the first and of the second truncation: values, baselines, ratios.
+    let mut columns: [[Vec<f64>; 3]; 2] = Default::default();
+    for turn in 0..=TURNS {
+        for column in &mut columns {
+            let (base, value) = (unwatched.turn(), watched.turn());
+            if turn > 0 {
+                column[0].push(value);
+                column[1].push(base);
+                column[2].push(value / base);
+            }
+        }
+    }
+    for (name, bar, column) in [("first", None, 0), ("second", Some(2.0), 1)] {
+        let [value, baseline, ratio] = columns[column].clone().map(median);
+        let measure = format!("{name} truncation of a page watched 1M times, us");
+        let row = Row::new(measure, value, baseline, ratio);
+        done(match bar {
+            Some(bar) => row.at_most(bar),
+            None => row,
+        });
+    }
+    Ok(())
+}
+
+fn memfd_of_a_page() -> File {
+    // SAFETY: the name is a C string.
+    let fd = unsafe { libc::memfd_create(c"bench".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: nobody else has it.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(page_size() as u64).expect("ftruncate");
+    file
+}
+
+fn map_file(file: &File) -> usize {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping replaces nothing.
+    let at = unsafe {
+        libc::mmap(std::ptr::null_mut(), page_size(), prot, libc::MAP_SHARED, file.as_raw_fd(), 0)
+    };
+    assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+    at as usize
+}
+
 fn reading_events(done: &mut impl FnMut(Row)) -> Result<()> {
     const REGIONS: usize = 1 << 14;
     let device = open();
@@ -238,6 +355,7 @@ fn reading_events(done: &mut impl FnMut(Row)) -> Result<()> {
     let nanos = start.elapsed().as_nanos() as f64;
     assert_eq!(events, REGIONS, "every event is read once");
     done(Row::alone("reading an event, ns", nanos / REGIONS as f64));
+    done(Row::alone("events read in a second", REGIONS as f64 * 1e9 / nanos));
     Ok(())
 }
 
