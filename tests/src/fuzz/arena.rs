@@ -204,12 +204,15 @@ impl Arena {
         page * PAGE % self.file_bytes()
     }
 
-    /// How it is mapped.
+    /// How it is mapped. Huge pages are not reserved, since Linux 6.12 loses count of those that are
+    /// (HugePages_Rsvd falls below 0 after some forks and holes) and then refuses all mappings.
     pub fn flags(&self) -> i32 {
+        let huge = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
         match self.kind {
-            Kind::Shared | Kind::SharedHugetlb => libc::MAP_SHARED,
+            Kind::Shared => libc::MAP_SHARED,
+            Kind::SharedHugetlb => libc::MAP_SHARED | libc::MAP_NORESERVE,
             Kind::PrivateFile => libc::MAP_PRIVATE,
-            Kind::Hugetlb => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB,
+            Kind::Hugetlb => huge | libc::MAP_NORESERVE,
             _ => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
         }
     }
