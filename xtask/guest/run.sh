@@ -9,6 +9,16 @@ RUN="$1"
 . "$RUN/settings"
 
 ulimit -l unlimited
+# For the selftests' time limits.
+export HARNESS_SLOWDOWN="$SLOWDOWN"
+if [ "$SLOWDOWN" != 1 ]; then
+	# Slow is not stuck; on a busy host without KVM, neither is this.
+	echo 60 >/proc/sys/kernel/watchdog_thresh
+	echo 300 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout
+	# Expedited grace periods have a limit of 21 s that cannot be raised.
+	echo 1 >/sys/kernel/rcu_normal
+	echo 600 >/proc/sys/kernel/hung_task_timeout_secs
+fi
 if [ "$RDMA" = 1 ]; then
 	# A page of RoCE payload with its headers fits into this MTU.
 	modprobe -a dummy rdma_rxe ib_uverbs rdma_ucm

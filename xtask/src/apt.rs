@@ -82,6 +82,13 @@ impl Apt {
         Ok(names.collect())
     }
 
+    /// The newest version of a package.
+    pub fn version(&self, package: &str) -> Result<String> {
+        let text = self.command("apt-cache").args(["show", "--no-all-versions", package]).read()?;
+        let version = text.lines().find_map(|line| line.strip_prefix("Version: "));
+        Ok(version.with_context(|| format!("{package} has no version"))?.to_owned())
+    }
+
     /// Downloads packages into `directory`.
     pub fn download(&self, packages: &[String], directory: &Path) -> Result<()> {
         let mut download = self.command("apt-get");

@@ -30,6 +30,10 @@ const CONTAINS: &[&str] = &[
     "possible recursive locking",
     "possible circular locking",
     "suspicious RCU usage",
+    "Invalid wait context",
+    "turning off the locking correctness validator",
+    "kmemleak: Kernel memory leak detector disabled",
+    "unreferenced object",
     "inconsistent lock state",
     "scheduling while atomic",
     "sleeping function called from invalid context",
@@ -42,8 +46,16 @@ const CONTAINS: &[&str] = &[
     "invoked oom-killer: gfp_mask",
 ];
 
+/// The first line that tells of a fault in the kernel, and what follows it.
+pub fn report(log: &str) -> Option<String> {
+    const LINES: usize = 40;
+    let first = complaint(log)?;
+    let lines = log.lines().map(str::trim_end).skip_while(|line| *line != first);
+    Some(lines.take(LINES).collect::<Vec<_>>().join("\n"))
+}
+
 /// The first line that tells of a fault in the kernel.
-pub fn complaint(log: &str) -> Option<&str> {
+fn complaint(log: &str) -> Option<&str> {
     log.lines().map(str::trim_end).find(|line| {
         let text = message(line);
         STARTS.iter().any(|start| text.starts_with(start))
@@ -91,11 +103,20 @@ mod tests {
             "[   99.000000] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
             "[    5.000000] Kernel panic - not syncing: sysrq triggered crash\r",
             "[    5.000000] UBSAN: array-index-out-of-bounds in a.c:1:2",
+            "[    5.000000] [ BUG: Invalid wait context ]",
             "[    5.000000] kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
         ] {
             let log = format!("[    0.000000] Linux version 6.1\n{line}\n");
             assert_eq!(complaint(&log), Some(line.trim_end()), "{line}");
         }
+    }
+
+    #[test]
+    fn a_report_is_more_than_its_first_line() {
+        let log = "[    1.0] fine\r\n[    2.0] BUG: KASAN: use-after-free in f\r\n[    2.0] g\r\n";
+        let report = "[    2.0] BUG: KASAN: use-after-free in f\n[    2.0] g";
+        assert_eq!(super::report(log).as_deref(), Some(report));
+        assert_eq!(super::report("[    1.0] fine\n"), None);
     }
 
     #[test]

@@ -15,16 +15,21 @@ use crate::kernel::Kernel;
 use crate::machine::Machine;
 use crate::series::Series;
 use crate::workspace::Workspace;
-use crate::{console, host, initramfs, module, native};
+use crate::{console, debug_kernel, host, initramfs, module, native};
 
 /// What `cargo xtask guest` is told.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     options: Options,
-    /// Give up after this many seconds
-    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
-    timeout: u64,
+    /// Boot a kernel that checks itself, with KASAN, lockdep, kmemleak and
+    /// fault injection; the first time, it is built
+    #[arg(long, conflicts_with = "kernel")]
+    debug_kernel: bool,
+    /// Give up after this many seconds; if not given, 900, and ten times that
+    /// on a debug kernel
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
     /// Create no RDMA device
     #[arg(long)]
     no_rdma: bool,
@@ -53,17 +58,27 @@ pub struct Options {
     pub force_guest: bool,
 }
 
+/// A command's longest time, in seconds.
+const TIMEOUT: u64 = 900;
+
 /// Runs the task and returns the command's exit status.
 pub fn main(args: Args) -> Result<u8> {
     let job = Job::here(args.command)?;
     let options = &args.options;
-    if options.stays_here() {
+    if !args.debug_kernel && options.stays_here() {
         return job.run_here(&mut |_| ())?.status();
     }
     let workspace = Workspace::find()?;
-    let series = options.kernel.unwrap_or_default();
-    host::provide(&[host::GUEST, series.properties().needs])?;
-    let kernel = Kernel::provide(&workspace, series)?;
+    let kernel = if args.debug_kernel {
+        host::provide(debug_kernel::NEEDS)?;
+        debug_kernel::provide(&workspace)?
+    } else {
+        let series = options.kernel.unwrap_or_default();
+        host::provide(&[host::GUEST, series.properties().needs])?;
+        Kernel::provide(&workspace, series)?
+    };
+    let memory = options.memory.max(if args.debug_kernel { debug_kernel::MEMORY } else { 0 });
+    let timeout = args.timeout.unwrap_or(TIMEOUT * u64::from(kernel.slowdown));
     let mut insert = Vec::new();
     if !args.no_module {
         let modules = module::build(&workspace, &kernel)?;
@@ -77,8 +92,8 @@ pub fn main(args: Args) -> Result<u8> {
         kernel,
         insert,
         rdma: !args.no_rdma,
-        memory: options.memory,
-        timeout: Duration::from_secs(args.timeout),
+        memory,
+        timeout: Duration::from_secs(timeout),
     };
     guest.run(&job, &mut |_| ())?.status()
 }
@@ -219,8 +234,8 @@ impl Guest {
                 "the guest did not come up:\n{}\nits log: {log}",
                 console::tail(before, 5)
             ))
-        } else if let Some(line) = console::complaint(&text) {
-            Some(format!("the guest's kernel complains: {line}\nits log: {log}"))
+        } else if let Some(report) = console::report(&text) {
+            Some(format!("the guest's kernel complains: {report}\nits log: {log}"))
         } else if !ended {
             let seconds = self.timeout.as_secs();
             Some(format!(
@@ -243,13 +258,14 @@ impl Guest {
             quote(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?)
         };
         Ok(format!(
-            "TARGET={}\nRUN={}\nRELEASE={}\nMODULES={}\nRDMA={}\nINSERT={}\n",
+            "TARGET={}\nRUN={}\nRELEASE={}\nMODULES={}\nRDMA={}\nINSERT={}\nSLOWDOWN={}\n",
             path(&self.workspace.target)?,
             path(run)?,
             self.kernel.release,
             path(&self.kernel.modules())?,
             u8::from(self.rdma),
             quote(&insert.join(" "))?,
+            self.kernel.slowdown,
         ))
     }
 }

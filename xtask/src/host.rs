@@ -66,6 +66,18 @@ pub const TREE: &[Need] = &[
     need(Program("unshare"), "keeps that Debian's mounts to itself", "util-linux"),
 ];
 
+/// To build a kernel.
+pub const KERNEL: &[Need] = &[
+    need(Program("make"), "builds the debug kernel", "make"),
+    need(Program("gcc"), "compiles the debug kernel", "gcc"),
+    need(Program("bc"), "is used by the kernel's build", "bc"),
+    need(Program("bison"), "is used by the kernel's build", "bison"),
+    need(Program("flex"), "is used by the kernel's build", "flex"),
+    need(Program("perl"), "is used by the kernel's build", "perl"),
+    need(File("/usr/include/libelf.h"), "is used by the kernel's objtool", "libelf-dev"),
+    need(File("/usr/include/openssl/ssl.h"), "is used by the kernel's build", "libssl-dev"),
+];
+
 /// To install the module's package in a guest.
 pub const DKMS: &[Need] = &[
     need(Program("dpkg-deb"), "makes packages", "dpkg"),

@@ -28,6 +28,8 @@ pub struct Kernel {
     /// Holds everything that belongs to this kernel: the unpacked packages,
     /// the modules built for it, logs.
     pub directory: PathBuf,
+    /// How many times as long everything may take on it.
+    pub slowdown: u32,
     /// Where its modules are built, if not on this machine.
     tree: Option<Tree>,
 }
@@ -42,7 +44,8 @@ impl Kernel {
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let _lock = lock(&directory)?;
         let tree = properties.tree.as_ref().map(|tree| Tree::provide(workspace, tree));
-        let mut kernel = Self { release: String::new(), directory, tree: tree.transpose()? };
+        let mut kernel =
+            Self { release: String::new(), directory, slowdown: 1, tree: tree.transpose()? };
         // Written last, so it also says that the rest is complete.
         let marker = kernel.directory.join("release");
         if let Ok(release) = fs::read_to_string(&marker) {
@@ -56,6 +59,11 @@ impl Kernel {
         fs::write(&marker, &kernel.release)
             .with_context(|| format!("cannot write {}", marker.display()))?;
         Ok(kernel)
+    }
+
+    /// One that was built on this machine, and put where an unpacked one is.
+    pub fn built(release: &str, directory: PathBuf, slowdown: u32) -> Self {
+        Self { release: release.to_owned(), directory, slowdown, tree: None }
     }
 
     fn unpack(&self, apt: &Apt, properties: &Properties) -> Result<()> {

@@ -6,6 +6,8 @@ mod bench;
 mod command;
 mod comparisons;
 mod console;
+mod debug;
+mod debug_kernel;
 mod demo;
 mod fuzz_truth;
 mod guest;
@@ -24,6 +26,7 @@ mod ratios;
 mod selftests;
 mod series;
 mod soak;
+mod suite;
 mod svg;
 mod tally;
 mod test;
@@ -51,6 +54,9 @@ enum Task {
     /// Change memory at random for long, on each kernel, and look for lost
     /// events
     Soak(soak::Args),
+    /// Run the device's tests, a stress and injected failures on a kernel that
+    /// checks itself
+    Debug(debug::Args),
     /// Corrupt transfers on purpose, with and without regcache, and draw the
     /// result
     Demo(demo::Args),
@@ -67,6 +73,7 @@ fn main() -> ExitCode {
         Task::Guest(args) => guest::main(args),
         Task::Test(args) => test::main(args),
         Task::Soak(args) => soak::main(args),
+        Task::Debug(args) => debug::main(args),
         Task::Demo(args) => demo::main(args),
         Task::Bench(args) => bench::main(args),
         Task::FuzzTruth(args) => fuzz_truth::main(args),

@@ -3,21 +3,20 @@
 
 use std::fs;
 use std::mem;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use serde_json::Value;
 
 use crate::command::{self, Run};
-use crate::guest::{Guest, Job, Options, quote};
+use crate::guest::{Guest, Job, Options};
 use crate::kernel::Kernel;
 use crate::series::Series;
-use crate::tally::{BEGIN, END, Tally};
+use crate::suite::{self, Program};
+use crate::tally::Tally;
 use crate::workspace::{Workspace, cargo};
-use crate::{host, module, selftests};
+use crate::{host, module};
 
 /// What `cargo xtask test` is told.
 #[derive(clap::Args)]
@@ -34,8 +33,7 @@ pub struct Args {
     filter: Option<String>,
 }
 
-/// One test program's longest time, and the guest's.
-const PROGRAM_SECONDS: u64 = 300;
+/// The guest's longest time.
 const GUEST_SECONDS: u64 = 900;
 
 /// Runs the task; the exit status is 0 if nothing failed.
@@ -133,7 +131,10 @@ impl Tests {
         if all.is_empty() {
             return;
         }
-        let rust = self.step("guest tests' build", Self::rust_programs).unwrap_or_default();
+        let rust = self.step("guest tests' build", |tests| {
+            suite::rust_programs(tests.cargo(&["test", "--no-run"]), tests.args.filter.as_deref())
+        });
+        let rust = rust.unwrap_or_default();
         for series in all {
             let linux = format!("Linux {}", series.properties().version);
             let before = mem::take(&mut self.tally);
@@ -155,8 +156,10 @@ impl Tests {
         if modules.is_some() && self.args.filter.is_none() {
             self.step(&format!("{linux}: sparse"), |_| module::sparse(&kernel));
         }
-        let programs =
-            self.step(&format!("{linux}: C tests' build"), |tests| tests.c_programs(&kernel));
+        let programs = self.step(&format!("{linux}: C tests' build"), |tests| {
+            let filter = tests.args.filter.as_deref().unwrap_or_default();
+            suite::c_programs(&tests.workspace, &kernel, filter)
+        });
         let mut programs = programs.unwrap_or_default();
         programs.extend_from_slice(rust);
         for program in &mut programs {
@@ -168,7 +171,7 @@ impl Tests {
 
         println!("\n== {linux}: tests in a guest");
         let script = kernel.directory.join("tests.sh");
-        fs::write(&script, self.script(&programs)?)
+        fs::write(&script, suite::script(&programs)?)
             .with_context(|| format!("cannot write {}", script.display()))?;
         let script = script.to_str().context("the target directory is not UTF-8")?;
         let job = Job {
@@ -202,86 +205,4 @@ impl Tests {
         }
         Ok(())
     }
-
-    fn c_programs(&self, kernel: &Kernel) -> Result<Vec<Program>> {
-        let paths = selftests::build(&self.workspace, kernel)?;
-        let filter = self.args.filter.as_deref().unwrap_or_default();
-        let programs = paths.into_iter().map(|path| Program {
-            name: name(&path),
-            directory: path.parent().unwrap_or(Path::new("/")).to_path_buf(),
-            arguments: Vec::new(),
-            path,
-        });
-        Ok(programs.filter(|program| program.name.contains(filter)).collect())
-    }
-
-    /// The tests of the packages that need a device, found as cargo's own
-    /// runner finds them.
-    fn rust_programs(&self) -> Result<Vec<Program>> {
-        let mut command = self.cargo(&["test", "--no-run"]);
-        command.args(["-p", "regcache-guest-tests", "-p", "examples"]);
-        command.args(["--features", "regcache-guest-tests/guest,examples/rdma"]);
-        command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
-        let messages = command.read()?;
-        let mut programs = Vec::new();
-        for message in messages.lines() {
-            let Ok(message) = serde_json::from_str::<Value>(message) else {
-                continue;
-            };
-            let is_test = message["profile"]["test"] == Value::Bool(true);
-            let Some(path) = message["executable"].as_str().filter(|_| is_test) else {
-                continue;
-            };
-            let manifest = message["manifest_path"].as_str().unwrap_or_default();
-            // One at a time: they count events of the whole process. What they
-            // print is shown at once, or nobody would see why one hung. Those that
-            // are ignored elsewhere want a device.
-            let arguments = ["--test-threads=1", "--nocapture", "--include-ignored"];
-            let mut arguments: Vec<_> = arguments.map(str::to_owned).into();
-            arguments.extend(self.args.filter.clone());
-            programs.push(Program {
-                name: message["target"]["name"].as_str().unwrap_or(path).to_owned(),
-                directory: Path::new(manifest).parent().unwrap_or(Path::new("/")).to_path_buf(),
-                path: PathBuf::from(path),
-                arguments,
-            });
-        }
-        Ok(programs)
-    }
-
-    /// Runs all programs, whatever becomes of each.
-    fn script(&self, programs: &[Program]) -> Result<String> {
-        let mut script = String::from("exec 2>&1\nexport RUST_BACKTRACE=1\n");
-        for program in programs {
-            let path = |path: &Path| {
-                quote(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?)
-            };
-            let directory = path(&program.directory)?;
-            let mut line = path(&program.path)?;
-            for argument in &program.arguments {
-                line += &format!(" {}", quote(argument)?);
-            }
-            script += &format!(
-                "printf '\\n{BEGIN}%s\\n' {}\n\
-                 (cd {directory} && export CARGO_MANIFEST_DIR={directory} && \
-                 exec timeout -k 10 {PROGRAM_SECONDS} {line})\n\
-                 printf '\\n{END}%s\\n' $?\n",
-                quote(&program.name)?,
-            );
-        }
-        Ok(script)
-    }
-}
-
-/// A test program to be run in a guest.
-#[derive(Clone)]
-struct Program {
-    name: String,
-    path: PathBuf,
-    directory: PathBuf,
-    arguments: Vec<String>,
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }

@@ -1,0 +1,236 @@
+//! A kernel that checks itself: Debian's sources of Linux 6.1, built here with
+//! KASAN, lockdep, kmemleak and fault injection.
+//!
+//! Configured for the guest and nothing else, it takes two cores some ten
+//! minutes; the result is kept until the configuration changes.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{self, File};
+use std::hash::Hasher;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt::Apt;
+use crate::command::Run;
+use crate::host::Need;
+use crate::kernel::{Kernel, lock};
+use crate::series::Series;
+use crate::workspace::Workspace;
+use crate::{console, host};
+
+/// What it has beyond the smallest configuration there is.
+const FRAGMENT: &str = include_str!("../debug-kernel.config");
+
+/// Debian's package of sources, and the archive in it.
+const PACKAGE: &str = "linux-source-6.1";
+
+/// What this machine must have to build and boot it.
+pub const NEEDS: &[&[Need]] = &[host::GUEST, host::KERNEL, host::MODULE];
+
+/// In MiB. KASAN takes an eighth for itself, and keeps what is freed for a while.
+pub const MEMORY: u32 = 3072;
+
+/// It takes several times as long for everything.
+const SLOWDOWN: u32 = 10;
+
+/// Builds the kernel unless that was done before.
+pub fn provide(workspace: &Workspace) -> Result<Kernel> {
+    let directory = workspace.target.join("guest/debug");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let _lock = lock(&directory)?;
+    // Written last, so it also says that the rest is complete.
+    let marker = directory.join("release");
+    let fingerprint = format!("{:016x}", fingerprint());
+    if let Ok(text) = fs::read_to_string(&marker)
+        && let [release, built, ..] = text.split_whitespace().collect::<Vec<_>>()[..]
+        && built == fingerprint
+    {
+        return Ok(Kernel::built(release, directory, SLOWDOWN));
+    }
+    if marker.exists() {
+        fs::remove_file(&marker)?;
+    }
+    let (source, version) = unpack(&directory)?;
+    configure(&source)?;
+    build(&source, &directory.join("build.log"))?;
+    let release = fs::read_to_string(source.join("include/config/kernel.release"))
+        .context("the kernel's build left no release")?;
+    let kernel = Kernel::built(release.trim(), directory, SLOWDOWN);
+    install(&kernel, &source)?;
+    fs::write(&marker, format!("{} {fingerprint} {version}\n", kernel.release))
+        .with_context(|| format!("cannot write {}", marker.display()))?;
+    Ok(kernel)
+}
+
+/// Of the configuration; another compiler's other hash only builds once more.
+fn fingerprint() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(FRAGMENT.as_bytes());
+    hasher.finish()
+}
+
+/// Downloads and unpacks the sources, unless they are those of the newest
+/// version already, and returns where they are and which version.
+fn unpack(directory: &Path) -> Result<(PathBuf, String)> {
+    let source = directory.join(PACKAGE);
+    let marker = directory.join("source");
+    let suites = Series::V6_1.properties().suites;
+    let apt = Apt::update(directory.join("apt"), suites)?;
+    let version = apt.version(PACKAGE)?;
+    if fs::read_to_string(&marker).is_ok_and(|unpacked| unpacked == version) {
+        return Ok((source, version));
+    }
+    eprintln!("xtask: downloading and unpacking the sources of Linux {version} ...");
+    let downloads = directory.join("packages");
+    for stale in [&downloads, &source] {
+        if stale.exists() {
+            fs::remove_dir_all(stale)?;
+        }
+    }
+    fs::create_dir_all(&downloads)?;
+    apt.download(&[PACKAGE.to_owned()], &downloads)?;
+    for entry in fs::read_dir(&downloads)? {
+        Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(&downloads).run()?;
+    }
+    let archive = downloads.join(format!("usr/src/{PACKAGE}.tar.xz"));
+    Command::new("tar").arg("-xJf").arg(archive).arg("-C").arg(directory).run()?;
+    fs::remove_dir_all(&downloads)?;
+    fs::write(&marker, &version).with_context(|| format!("cannot write {}", marker.display()))?;
+    Ok((source, version))
+}
+
+/// `make` in the sources, untouched by a make that runs this task.
+fn make(source: &Path) -> Command {
+    let mut make = Command::new("make");
+    make.arg("-C").arg(source).env("LC_ALL", "C").env_remove("MAKEFLAGS").stdin(Stdio::null());
+    make
+}
+
+/// The smallest configuration, the fragment on top, and what these imply.
+fn configure(source: &Path) -> Result<()> {
+    let config = source.join(".config");
+    make(source).args(["-s", "tinyconfig"]).read()?;
+    let tiny = fs::read_to_string(&config).with_context(|| format!("no {}", config.display()))?;
+    // Of two lines about one option, the last counts, and the configuration
+    // says so: only of what the fragment means to change.
+    let mut merged: String = tiny
+        .lines()
+        .filter(|line| !options().any(|(name, _)| is_about(line, name)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    merged += FRAGMENT;
+    fs::write(&config, merged).with_context(|| format!("cannot write {}", config.display()))?;
+    make(source).args(["-s", "olddefconfig"]).read()?;
+    let result = fs::read_to_string(&config)?;
+    let lost: Vec<_> = options()
+        .filter(|(name, value)| !result.lines().any(|line| line == format!("{name}={value}")))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    if !lost.is_empty() {
+        bail!(
+            "the kernel's configuration does not take {} (does it depend on another option?)",
+            lost.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// The options of the fragment and their values.
+fn options() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FRAGMENT.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='))
+}
+
+/// `CONFIG_X=y` and `# CONFIG_X is not set` are about `CONFIG_X`.
+fn is_about(line: &str, option: &str) -> bool {
+    let line = line.strip_prefix("# ").unwrap_or(line);
+    line.strip_prefix(option).is_some_and(|rest| rest.starts_with(['=', ' ']))
+}
+
+/// Compiles, shows how far it is, and leaves all that make says in `log`.
+fn build(source: &Path, log: &Path) -> Result<()> {
+    const SHOW_EVERY: Duration = Duration::from_secs(20);
+    let mut file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
+    eprintln!("xtask: building the debug kernel; this takes a while ...");
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let mut make = make(source);
+    make.arg(format!("-j{cores}")).args(["bzImage", "modules"]);
+    make.stdout(Stdio::piped()).stderr(file.try_clone()?);
+    let mut child = make.spawn().with_context(|| format!("cannot run `{}`", make.line()))?;
+    let start = Instant::now();
+    let mut shown = start;
+    let mut steps = 0;
+    for line in BufReader::new(child.stdout.take().context("make has no output")?).lines() {
+        let line = line?;
+        writeln!(file, "{line}")?;
+        steps += 1;
+        if shown.elapsed() >= SHOW_EVERY {
+            shown = Instant::now();
+            let seconds = start.elapsed().as_secs();
+            eprintln!("xtask: {steps} steps in {seconds} s, now {}", line.trim());
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        bail!(
+            "the debug kernel's build failed: {status}\n{}\nall of it: {}",
+            console::tail(&text, 12),
+            log.display()
+        );
+    }
+    Ok(())
+}
+
+/// Puts everything where an unpacked kernel has it.
+fn install(kernel: &Kernel, source: &Path) -> Result<()> {
+    // Modules of the project that were built for another configuration.
+    for stale in [kernel.directory.join("module"), kernel.directory.join("root")] {
+        if stale.exists() {
+            fs::remove_dir_all(stale)?;
+        }
+    }
+    let root = kernel.directory.join("root");
+    let depmod = host::program("depmod").context("depmod is not in PATH; install kmod")?;
+    make(source)
+        .args(["-s", "modules_install"])
+        .arg(format!("INSTALL_MOD_PATH={}", root.display()))
+        .arg(format!("DEPMOD={}", depmod.display()))
+        .read()?;
+    fs::copy(source.join("arch/x86/boot/bzImage"), kernel.modules().join("vmlinuz"))
+        .context("the kernel's build left no bzImage")?;
+    let headers = kernel.headers();
+    fs::create_dir_all(headers.parent().unwrap_or(&root))?;
+    symlink(source, &headers).with_context(|| format!("cannot create {}", headers.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_fragment_is_an_option_or_a_comment() {
+        for line in FRAGMENT.lines() {
+            let is_option = line.starts_with("CONFIG_") && line.contains('=');
+            assert!(line.is_empty() || line.starts_with("# ") || is_option, "{line}");
+        }
+        let mut names: Vec<_> = options().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all, "an option is there twice");
+    }
+
+    #[test]
+    fn a_line_is_about_one_option() {
+        assert!(is_about("CONFIG_KASAN=y", "CONFIG_KASAN"));
+        assert!(is_about("# CONFIG_KASAN is not set", "CONFIG_KASAN"));
+        assert!(!is_about("CONFIG_KASAN_INLINE=y", "CONFIG_KASAN"));
+        assert!(!is_about("# what KASAN wants", "CONFIG_KASAN"));
+    }
+}
