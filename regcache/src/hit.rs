@@ -143,10 +143,9 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         }
         // SAFETY: the slot is held, and was found valid since.
         let body = unsafe { slot.body() };
-        // Where the registration begins after `addr` the offset wraps to more than its length. A
-        // length of 0 covers nothing: it takes the long way, to an error.
-        let offset = addr.wrapping_sub(body.range.start());
-        let covers = offset < body.range.len() && len.wrapping_sub(1) < body.range.len() - offset;
+        // What is empty or wraps takes the long way, to an error.
+        let end = addr.wrapping_add(len);
+        let covers = addr < end && body.range.start() <= addr && end <= body.range.end();
         covers
             && (body.access == access || body.access.serves_read(access))
             && word.is_none_or(|word| word == slot.generation())

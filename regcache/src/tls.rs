@@ -1,7 +1,7 @@
 //! Finds the present thread's block of cells for a cache.
 
 use std::cell::{Cell, RefCell};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +10,10 @@ use crate::cells::{Block, BlockPages, Blocks, Owned};
 /// Names a cache; never used twice in a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheId(u64);
+
+impl CacheId {
+    const NONE: CacheId = CacheId(0);
+}
 
 impl CacheId {
     pub(crate) fn new() -> CacheId {
@@ -24,8 +28,8 @@ const RECENT: usize = 4;
 
 thread_local! {
     /// Where the blocks are. No destructor, so that reaching it is a load.
-    static NEAR: [Cell<(CacheId, *const Block)>; RECENT] =
-        const { [const { Cell::new((CacheId(0), ptr::null())) }; RECENT] };
+    static NEAR: [Cell<(CacheId, NonNull<Block>)>; RECENT] =
+        const { [const { Cell::new((CacheId::NONE, NonNull::dangling())) }; RECENT] };
     static OWN: RefCell<OwnBlocks> = const { RefCell::new(OwnBlocks(Vec::new())) };
 }
 
@@ -41,7 +45,8 @@ struct OwnBlocks(Vec<(CacheId, Arc<BlockPages>)>);
 impl Drop for OwnBlocks {
     fn drop(&mut self) {
         // Destructors that run after this one must not find the blocks.
-        let _ = NEAR.try_with(|near| near.iter().for_each(|n| n.set((CacheId(0), ptr::null()))));
+        let _ = NEAR
+            .try_with(|near| near.iter().for_each(|n| n.set((CacheId::NONE, NonNull::dangling()))));
         self.0.iter().for_each(|(_, block)| block.abandon());
     }
 }
@@ -53,7 +58,7 @@ pub(crate) fn near<'c>(cache: CacheId, _blocks: &'c Blocks) -> Option<Owned<'c>>
         let (id, block) = near[cache.0 as usize % RECENT].get();
         // SAFETY: the name is this cache's, so the block is one of `blocks`, which live as long as
         // the cache and so for `'c`; this thread claimed it, and clears the entry when it abandons.
-        (id == cache).then(|| unsafe { (*block).owned() })
+        (id == cache).then(|| unsafe { block.as_ref().owned() })
     })
     .ok()
     .flatten()
@@ -74,7 +79,7 @@ pub(crate) fn own<'c>(cache: CacheId, blocks: &'c Blocks) -> Option<Owned<'c>> {
         }
         let (_, block) = own.iter().find(|(id, _)| *id == cache)?;
         NEAR.try_with(|near| {
-            near[cache.0 as usize % RECENT].set((cache, ptr::from_ref::<Block>(block)))
+            near[cache.0 as usize % RECENT].set((cache, NonNull::<Block>::from(&***block)))
         })
         .ok()?;
         Some(())
