@@ -106,7 +106,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         };
         match block {
             Some(block) => block.count_hit(),
-            None => self.counters.hits.add(1),
+            None => self.counters.other_hits.add(1),
         }
         Some(guard)
     }

@@ -59,6 +59,8 @@ mod guard;
 mod hints;
 mod hit;
 mod index;
+#[cfg(all(test, not(loom)))]
+mod litmus;
 mod local;
 mod many;
 mod miss;

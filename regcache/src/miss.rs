@@ -36,7 +36,8 @@ enum Found<'c, R: Registrar, M: Monitor> {
     Valid(Guard<'c, R, M>),
     /// A drain is asking the monitor about it.
     Suspect,
-    InFlight(Arc<Flight>),
+    /// Another thread is registering it; and whether that is of the same range.
+    InFlight(Arc<Flight>, bool),
     Reserved(Reservation<'c, R, M>),
     /// Room may be had by ending these.
     Evicted(Vec<SlotId>),
@@ -51,21 +52,27 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         block: Option<Owned<'c>>,
         request: Request,
     ) -> Result<Guard<'c, R, M>, Error> {
+        let mut wider = true;
         loop {
             // Freshness comes before the look into the table.
             self.refresh();
-            let reason = match self.find_or_reserve(block, request) {
+            let reason = match self.find_or_reserve(block, request, wider) {
                 Found::Valid(guard) => {
-                    self.counters.hits.add(1);
+                    self.counters.locked_hits.add(1);
                     return Ok(guard);
                 }
                 Found::Suspect => {
                     drop(self.drainer.lock());
                     continue;
                 }
-                Found::InFlight(flight) => {
+                Found::InFlight(flight, same) => {
                     self.counters.joined.add(1);
-                    flight.wait()?;
+                    match flight.wait() {
+                        Ok(()) => {}
+                        Err(error) if same => return Err(error),
+                        // A wider range cannot be registered. That says nothing of this one.
+                        Err(_) => wider = false,
+                    }
                     continue;
                 }
                 Found::Evicted(stale) => {
@@ -90,6 +97,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         &'c self,
         block: Option<Owned<'c>>,
         request: Request,
+        wider: bool,
     ) -> Found<'c, R, M> {
         let mut table = self.table.lock();
         if self.blind.load(Ordering::Relaxed) {
@@ -105,8 +113,8 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             Some(_) => return Found::Suspect,
             None => {}
         }
-        match table.find_pending(&request) {
-            Some(InFlight::Wait(flight)) => return Found::InFlight(flight),
+        match table.find_pending(&request, wider) {
+            Some(InFlight::Wait(flight, same)) => return Found::InFlight(flight, same),
             Some(InFlight::Own) => return Found::Uncachable(&self.counters.uncached_reentered),
             None => {}
         }
@@ -122,7 +130,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             }
             return Found::Evicted(evicted);
         }
-        match table.reserve(wide) {
+        match table.reserve(request, wide) {
             Some(slot) => Found::Reserved(Reservation {
                 cache: self,
                 block,

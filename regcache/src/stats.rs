@@ -11,6 +11,8 @@ macro_rules! statistics {
         pub struct Stats {
             /// Lookups that found a registration.
             pub hits: u64,
+            /// Hits that took a lock: the first on a thread or after an event, and rare others.
+            pub locked_hits: u64,
             $($(#[$doc])* pub $name: u64,)*
             /// Registrations held now: cached, in the making, and stale but in use.
             pub regions: u64,
@@ -21,15 +23,18 @@ macro_rules! statistics {
         /// The counts as they grow.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
-            /// Hits that took the lock.
-            pub hits: Counter,
+            /// Hits that took a lock.
+            pub locked_hits: Counter,
+            /// Hits of threads that have no block of cells.
+            pub other_hits: Counter,
             $(pub $name: Counter,)*
         }
 
         impl Counters {
             pub(crate) fn snapshot(&self, hits: u64, regions: u64, bytes: u64) -> Stats {
-                let hits = hits + self.hits.get();
-                Stats { hits, $($name: self.$name.get(),)* regions, bytes }
+                let locked_hits = self.locked_hits.get();
+                let hits = hits + locked_hits + self.other_hits.get();
+                Stats { hits, locked_hits, $($name: self.$name.get(),)* regions, bytes }
             }
         }
     };

@@ -48,6 +48,8 @@ impl Limits {
 #[derive(Debug)]
 struct Pending {
     slot: SlotId,
+    asked: Request,
+    /// What is registered: `asked`, or that and its neighbours.
     request: Request,
     /// Made when somebody waits.
     flight: Option<Arc<Flight>>,
@@ -60,7 +62,8 @@ struct Pending {
 /// What a registration in the making means for who wants one like it.
 #[derive(Debug)]
 pub(crate) enum InFlight {
-    Wait(Arc<Flight>),
+    /// With the news of whether it is of the same range: then it fails for both if it fails.
+    Wait(Arc<Flight>, bool),
     /// It is the caller's own: it must not wait for itself.
     Own,
 }
@@ -138,14 +141,19 @@ impl<H, T> Table<H, T> {
         Some((id, Phase::Valid))
     }
 
-    /// A registration in the making that will serve `request`.
-    pub(crate) fn find_pending(&mut self, request: &Request) -> Option<InFlight> {
-        let serves = |p: &&mut Pending| request.is_served_by(p.request.range, p.request.access);
+    /// A registration in the making that will serve `request`; where `wider` is not wanted, only one
+    /// that was asked for by the same range.
+    pub(crate) fn find_pending(&mut self, request: &Request, wider: bool) -> Option<InFlight> {
+        let same = |p: &Pending| p.asked.range == request.range && p.asked.access == request.access;
+        let serves = |p: &&mut Pending| {
+            same(p) || wider && request.is_served_by(p.request.range, p.request.access)
+        };
         let pending = self.pending.iter_mut().find(serves)?;
+        let is_same = same(pending);
         if pending.by == tls::this_thread() {
             return Some(InFlight::Own);
         }
-        Some(InFlight::Wait(pending.flight.get_or_insert_default().clone()))
+        Some(InFlight::Wait(pending.flight.get_or_insert_default().clone(), is_same))
     }
 
     /// `request` widened to the registrations that it overlaps, while that at most doubles it.
@@ -206,7 +214,7 @@ impl<H, T> Table<H, T> {
     }
 
     /// Takes a slot for a registration in the making.
-    pub(crate) fn reserve(&mut self, request: Request) -> Option<SlotId> {
+    pub(crate) fn reserve(&mut self, asked: Request, request: Request) -> Option<SlotId> {
         let id = match self.free.pop() {
             Some(id) => id,
             None if self.unused < self.slots.len() => {
@@ -217,7 +225,7 @@ impl<H, T> Table<H, T> {
         };
         self.set(id, Phase::Pending);
         let by = tls::this_thread();
-        self.pending.push(Pending { slot: id, request, flight: None, by, dirty: false });
+        self.pending.push(Pending { slot: id, asked, request, flight: None, by, dirty: false });
         self.regions += 1;
         self.bytes += request.range.len() as u64;
         Some(id)

@@ -150,10 +150,12 @@ fn a_false_alarm_costs_no_registration() {
         for _ in 0..5 {
             cache.monitor().hit(pages(n, 1), false);
             assert_eq!(cache.get_or_register(page(n), 8, RW).unwrap().lkey(), key);
-            // The next is found at once.
-            let verifications = cache.monitor().verifications();
+            // The next is found at once, and without a lock.
+            let (verifications, locked) =
+                (cache.monitor().verifications(), cache.stats().locked_hits);
             assert_eq!(cache.get_or_register(page(n), 8, RW).unwrap().lkey(), key);
             assert_eq!(cache.monitor().verifications(), verifications);
+            assert_eq!(cache.stats().locked_hits, locked);
         }
         cache.monitor().hit(pages(n, 1), true);
         assert_ne!(cache.get_or_register(page(n), 8, RW).unwrap().lkey(), key);

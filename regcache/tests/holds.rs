@@ -158,6 +158,7 @@ fn hits_of_all_ways_are_counted() {
         });
         let stats = cache.stats();
         assert_eq!((stats.hits, stats.misses), (600, 1));
+        assert_eq!(stats.locked_hits, 0, "hints lead each thread to it");
     });
 }
 

@@ -133,6 +133,32 @@ fn a_failure_is_shared_by_those_who_wait_and_remembered_by_nobody() {
     assert!(cache.get_or_register(page(0), 8, RW).is_ok());
 }
 
+/// A lookup of mapped memory waits for a registration of more, part of which is not mapped.
+#[test]
+fn a_failure_of_a_wider_range_is_nobody_elses() {
+    let started = Arc::new(Barrier::new(2));
+    let recorder = {
+        let started = started.clone();
+        Recorder::with(move |range| {
+            if range == pages(0, 4) {
+                started.wait();
+                thread::sleep(Duration::from_millis(100));
+                return Err(Errno::EFAULT);
+            }
+            Ok(())
+        })
+    };
+    let cache = Cache::builder(recorder, Manual::new()).build().unwrap();
+    thread::scope(|scope| {
+        let wide =
+            scope.spawn(|| cache.get_or_register(page(0), 4 * regcache::page_size(), RW).map(drop));
+        started.wait();
+        assert_eq!(cache.get_or_register(page(1), 8, RW).unwrap().range(), pages(1, 1));
+        assert!(wide.join().unwrap().is_err());
+    });
+    assert_eq!(cache.stats().joined, 1);
+}
+
 #[test]
 fn a_registrar_that_looks_up_its_own_memory_gets_it_uncached() {
     let depth = AtomicU64::new(0);

@@ -341,11 +341,13 @@ fn is_mapped(arena: &Arena, state: &State, range: AddressRange) -> bool {
     state.mapped[first..=last].iter().all(|mapped| *mapped)
 }
 
-/// No more memory can be pinned; or an io_uring of an old kernel, which takes no System V segment.
+/// No more memory can be pinned; or an io_uring of an old kernel, which takes no System V segment,
+/// and no range of huge pages that were mapped by several calls (`io_pin_pages` of Linux 6.1).
 fn may_refuse(error: &Error, kind: Kind) -> bool {
     match error {
         Error::CannotPin { .. } => true,
-        Error::Register { errno, .. } => *errno == Errno::EOPNOTSUPP && kind == Kind::SystemV,
+        Error::Register { errno: Errno::EOPNOTSUPP, .. } => kind == Kind::SystemV,
+        Error::Register { errno: Errno::EINVAL, .. } => kind.is_hugetlb(),
         _ => false,
     }
 }
