@@ -113,6 +113,16 @@ impl Tests {
                 let words = ["clippy", "--workspace", "--all-targets", "--all-features"];
                 tests.cargo(&words).args(["--", "-D", "warnings"]).run()
             });
+            self.step("models of the lock-free parts", |tests| {
+                let words = ["test", "--release", "-p", "regcache", "--lib"];
+                let mut cargo = tests.cargo(&words);
+                cargo.args(["--no-default-features", "models"]).env("RUSTFLAGS", "--cfg loom");
+                cargo.env("CARGO_TARGET_DIR", tests.workspace.target.join("loom")).run()
+            });
+            self.step("the barrier on this processor", |tests| {
+                let words = ["test", "--release", "-p", "regcache", "--lib", "litmus"];
+                tests.cargo(&words).run()
+            });
         }
         println!("\n== tests of this machine");
         let mut command = self.cargo(&["test", "--workspace", "--no-fail-fast"]);
