@@ -87,7 +87,8 @@ pub fn assert_right(
     println!("spurious miss: {}", if hit { "no" } else { "yes" });
 }
 
-/// As [`assert_right`], and the registration is kept: the kernel is told to filter this.
+/// As [`assert_right`], and the registration is kept: the kernel filters this, or finds the pages
+/// unchanged.
 pub fn assert_kept(memory: impl Fn() -> Memory, change: impl Fn(&Memory)) {
     assert!(plays_right(memory, |m| m.range, change), "a spurious miss");
 }
