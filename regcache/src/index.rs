@@ -28,32 +28,43 @@ impl Index {
         &mut self.0[at].1
     }
 
-    /// The registration with exactly this access that covers `range`.
-    pub(crate) fn covering(&self, access: Access, range: AddressRange) -> Option<SlotId> {
-        // The last that starts before the range ends is the only one of those that overlap it which
-        // can cover it, unless it starts inside: then an earlier one may.
-        let mut overlapping = overlapping(self.class(access)?, range);
-        let entry = overlapping.find(|entry| entry.range.start() <= range.start())?;
-        entry.range.covers(range).then_some(entry.slot)
+    /// What there is of exactly this access where `range` is.
+    pub(crate) fn look(&self, access: Access, range: AddressRange) -> Look {
+        let Some(class) = self.class(access) else { return Look::Nothing };
+        let mut overlapping = overlapping(class, range).peekable();
+        if overlapping.peek().is_none() {
+            return Look::Nothing;
+        }
+        // Of those that start at or before the range, the last one reaches farthest.
+        match overlapping.find(|entry| entry.range.start() <= range.start()) {
+            Some(entry) if entry.range.covers(range) => Look::Covered(entry.slot),
+            _ => Look::Overlapped,
+        }
     }
 
-    /// Adds a registration, and returns those that it covers and replaces. Must not be called where
-    /// [`covering`](Index::covering) finds one already.
+    /// Adds a registration, and returns those that it covers and replaces; or leaves it out, because
+    /// another covers it.
     pub(crate) fn insert(
         &mut self,
         access: Access,
         range: AddressRange,
         slot: SlotId,
-    ) -> Vec<SlotId> {
-        debug_assert!(self.covering(access, range).is_none());
+    ) -> Option<Vec<SlotId>> {
+        let entry = Entry { range, slot };
+        if self.class_mut(access).insert_alone(entry) {
+            return Some(Vec::new());
+        }
+        if let Look::Covered(_) = self.look(access, range) {
+            return None;
+        }
         let class = self.class_mut(access);
         let covered: Vec<_> =
             overlapping(class, range).filter(|entry| range.covers(entry.range)).collect();
         for entry in &covered {
             class.remove(entry.range, entry.slot);
         }
-        class.insert(Entry { range, slot });
-        covered.into_iter().map(|entry| entry.slot).collect()
+        class.insert(entry);
+        Some(covered.into_iter().map(|entry| entry.slot).collect())
     }
 
     /// All that overlap `range`, of whatever access.
@@ -73,6 +84,15 @@ impl Index {
     }
 }
 
+/// What lies where a range is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    Nothing,
+    /// Others, of which none covers it.
+    Overlapped,
+    Covered(SlotId),
+}
+
 /// Those that overlap `range`, the last one first: neighbours in the order.
 fn overlapping(class: &Ordered, range: AddressRange) -> impl Iterator<Item = Entry> {
     class.before(range.end()).take_while(move |entry| entry.range.end() > range.start())
@@ -81,6 +101,15 @@ fn overlapping(class: &Ordered, range: AddressRange) -> impl Iterator<Item = Ent
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Index {
+        fn covering(&self, access: Access, range: AddressRange) -> Option<SlotId> {
+            match self.look(access, range) {
+                Look::Covered(slot) => Some(slot),
+                _ => None,
+            }
+        }
+    }
 
     fn range(start: usize, end: usize) -> AddressRange {
         AddressRange::new(start, end - start).unwrap()
@@ -101,9 +130,10 @@ mod tests {
         let mut index = Index::default();
         let access = Access::LOCAL_WRITE;
         for (slot, (start, end)) in [(1, 4), (2, 6), (5, 8), (7, 12)].into_iter().enumerate() {
-            assert!(index.insert(access, range(start, end), slot as SlotId).is_empty());
+            assert_eq!(index.insert(access, range(start, end), slot as SlotId), Some(vec![]));
         }
-        assert_eq!(index.insert(access, range(2, 9), 4), [2, 1]);
+        assert_eq!(index.insert(access, range(2, 9), 4), Some(vec![2, 1]));
+        assert_eq!(index.insert(access, range(3, 5), 5), None);
         assert_eq!(index.covering(access, range(3, 9)), Some(4));
         assert_eq!(index.covering(access, range(1, 2)), Some(0));
         assert_eq!(index.covering(access, range(8, 11)), Some(3));
@@ -133,7 +163,7 @@ mod tests {
                         model.iter().filter(|(r, _)| new.covers(*r)).map(|(_, s)| *s).collect();
                     model.retain(|(r, _)| !new.covers(*r));
                     model.push((new, slot));
-                    let mut replaced = index.insert(Access::empty(), new, slot);
+                    let mut replaced = index.insert(Access::empty(), new, slot).unwrap();
                     covered.sort();
                     replaced.sort();
                     assert_eq!(replaced, covered);

@@ -103,22 +103,22 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         if self.blind.load(Ordering::Relaxed) {
             return Found::Uncachable(&self.counters.uncached_unmonitored);
         }
-        match table.find(&request) {
-            Some((id, Phase::Valid)) => {
+        let look = match table.find(&request) {
+            Ok((id, Phase::Valid)) => {
                 // The slot is made stale only under the lock, which is held.
                 let cell = self.hold(block, id);
                 self.slots[id].visit();
                 return Found::Valid(self.lend(block, id, cell, request));
             }
-            Some(_) => return Found::Suspect,
-            None => {}
-        }
+            Ok(_) => return Found::Suspect,
+            Err(look) => look,
+        };
         match table.find_pending(&request, wider) {
             Some(InFlight::Wait(flight, same)) => return Found::InFlight(flight, same),
             Some(InFlight::Own) => return Found::Uncachable(&self.counters.uncached_reentered),
             None => {}
         }
-        let wide = table.merge(request);
+        let wide = table.merge(request, look);
         let bytes = wide.range.len() as u64;
         if bytes > self.settings.limits.bytes {
             return Found::Uncachable(&self.counters.uncached_too_large);

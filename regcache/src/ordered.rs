@@ -56,13 +56,27 @@ impl Ordered {
 
     /// Adds an entry; no other has its start.
     pub(crate) fn insert(&mut self, entry: Entry) {
-        let start = entry.range.start();
-        let Some(Place { block, at }) = self.place_before(start) else {
+        self.insert_after(self.place_before(entry.range.start()), entry);
+    }
+
+    /// Adds an entry if it overlaps no other, where no entry lies inside another; says whether.
+    pub(crate) fn insert_alone(&mut self, entry: Entry) -> bool {
+        let place = self.place_before(entry.range.end());
+        let last = place.map(|Place { block, at }| self.blocks[block][at]);
+        let alone = last.is_none_or(|last| last.range.end() <= entry.range.start());
+        if alone {
+            self.insert_after(place, entry);
+        }
+        alone
+    }
+
+    fn insert_after(&mut self, place: Option<Place>, entry: Entry) {
+        let Some(Place { block, at }) = place else {
             // Before all others.
             match self.blocks.first_mut().filter(|block| block.len() < FULL) {
                 Some(block) => {
                     block.insert(0, entry);
-                    self.starts[0] = start;
+                    self.starts[0] = entry.range.start();
                 }
                 None => self.insert_block(0, vec![entry]),
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::cells::Blocks;
 use crate::flight::Flight;
 use crate::hints::Hints;
-use crate::index::Index;
+use crate::index::{Index, Look};
 use crate::monitor::Cookie;
 use crate::range::AddressRange;
 use crate::request::Request;
@@ -129,16 +129,25 @@ impl<H, T> Table<H, T> {
         slot.set(slot.state().to(phase));
     }
 
-    /// The indexed registration that serves `request`, valid or suspect.
-    pub(crate) fn find(&self, request: &Request) -> Option<(SlotId, Phase)> {
-        let id =
-            request.served_by().find_map(|access| self.index.covering(access, request.exact))?;
-        if self.is(id, Phase::Suspect) {
-            return Some((id, Phase::Suspect));
+    /// The indexed registration that serves `request`, valid or suspect. Otherwise, whether there is
+    /// something to merge it with.
+    pub(crate) fn find(&self, request: &Request) -> Result<(SlotId, Phase), Look> {
+        let mut own = Look::Nothing;
+        for access in request.served_by() {
+            match self.index.look(access, request.exact) {
+                Look::Covered(id) if self.is(id, Phase::Suspect) => {
+                    return Ok((id, Phase::Suspect));
+                }
+                Look::Covered(id) => {
+                    let body = self.body(id);
+                    self.hints.place(body.range, body.access, id);
+                    return Ok((id, Phase::Valid));
+                }
+                look if access == request.access => own = look,
+                _ => {}
+            }
         }
-        let body = self.body(id);
-        self.hints.place(body.range, body.access, id);
-        Some((id, Phase::Valid))
+        Err(own)
     }
 
     /// A registration in the making that will serve `request`; where `wider` is not wanted, only one
@@ -157,8 +166,9 @@ impl<H, T> Table<H, T> {
     }
 
     /// `request` widened to the registrations that it overlaps, while that at most doubles it.
-    pub(crate) fn merge(&self, request: Request) -> Request {
-        if !request.may_widen {
+    pub(crate) fn merge(&self, request: Request, look: Look) -> Request {
+        // What touches the pages but not the bytes is a neighbour of them, or inside.
+        if !request.may_widen || look == Look::Nothing && request.exact == request.range {
             return request;
         }
         let union = self.index.union(request.access, request.range);
@@ -265,13 +275,12 @@ impl<H, T> Table<H, T> {
         // SAFETY: the slot is pending, and who registers in it calls this.
         unsafe { slot.fill(body) };
         let flight = self.land(id).flight;
-        if self.index.covering(access, range).is_some() {
+        let Some(replaced) = self.index.insert(access, range, id) else {
             // Another thread has published a wider one meanwhile: this one serves its maker only.
             self.set(id, Phase::Stale);
             self.zombies.insert(id);
             return Ok(Published { flight, replaced: Vec::new() });
-        }
-        let replaced = self.index.insert(access, range, id);
+        };
         for replaced in &replaced {
             let body = self.body(*replaced);
             self.hints.remove(body.range, body.access, *replaced);
