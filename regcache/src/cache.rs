@@ -156,8 +156,8 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
     /// Ends all registrations that touch `range`, so that keys which peers were given are dead.
     ///
     /// What is not in use is deregistered at once, and no later lookup finds the rest, which is
-    /// deregistered at its last release. Returns how many are still in use: with 0, no peer can
-    /// reach the memory any more.
+    /// deregistered at its last release. Returns how many are still in use or being made: with 0, no
+    /// peer can reach the memory any more, until somebody asks for it again.
     pub fn revoke(&self, range: AddressRange) -> Result<usize, Error> {
         self.shared.refuse_foreign()?;
         self.shared.revoke(range);

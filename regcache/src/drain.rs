@@ -122,12 +122,14 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         self.reclaim(revoked);
     }
 
-    /// Registrations that touch `range` and are not gone.
+    /// Registrations that touch `range` and are not gone, or are being made.
     pub(crate) fn alive(&self, range: AddressRange) -> usize {
         let alive = |body: &BodyOf<R, M>| body.range.overlaps(range);
         let table = self.table.lock();
         let listed = table.list().filter(|(_, _, body)| alive(body)).count();
-        listed + self.undead.lock().iter().filter(|body| alive(body)).count()
+        listed
+            + table.pending_in(range)
+            + self.undead.lock().iter().filter(|body| alive(body)).count()
     }
 
     /// The end of the cache: nobody else has it any more.

@@ -129,7 +129,7 @@ impl Ordered {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, btree_map};
 
     use super::*;
 
@@ -148,9 +148,9 @@ mod tests {
             let start = 1 + random(3000);
             let range = AddressRange::between(start, start + 1 + random(9));
             if random(10) < if round / 10_000 % 2 == 0 { 7 } else { 3 } {
-                if !model.contains_key(&start) {
+                if let btree_map::Entry::Vacant(vacant) = model.entry(start) {
                     let entry = Entry { range, slot: round };
-                    model.insert(start, entry);
+                    vacant.insert(entry);
                     ordered.insert(entry);
                 }
             } else if let Some(entry) = model.remove(&start) {

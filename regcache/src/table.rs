@@ -445,6 +445,11 @@ impl<H, T> Table<H, T> {
         }
     }
 
+    /// Registrations in the making that touch `range`.
+    pub(crate) fn pending_in(&self, range: AddressRange) -> usize {
+        self.pending.iter().filter(|pending| pending.request.range.overlaps(range)).count()
+    }
+
     /// Every registration that can be found or is held.
     pub(crate) fn list(&self) -> impl Iterator<Item = (SlotId, Phase, &Body<H, T>)> {
         (0..self.unused).filter_map(|id| {

@@ -135,9 +135,9 @@ fn slots_without_a_word_are_as_fresh() {
     let cache = full();
     let keys: Vec<_> =
         (0..20).map(|n| cache.get_or_register(page(n), 8, RW).unwrap().lkey()).collect();
-    for n in 0..20 {
+    for (n, key) in keys.into_iter().enumerate() {
         cache.monitor().hit(pages(n, 1), true);
-        assert_ne!(cache.get_or_register(page(n), 8, RW).unwrap().lkey(), keys[n]);
+        assert_ne!(cache.get_or_register(page(n), 8, RW).unwrap().lkey(), key);
     }
     assert_eq!(cache.registrar().live(), 20);
 }

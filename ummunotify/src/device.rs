@@ -5,6 +5,7 @@ use std::io::Read;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -98,6 +99,7 @@ impl Device {
     }
 
     /// How many generation slots there are; they are numbered from 0.
+    #[inline]
     pub fn slots(&self) -> u32 {
         self.slots.as_ref().map_or(0, |slots| slots.count)
     }
@@ -123,6 +125,12 @@ impl Device {
     #[inline]
     pub fn generation(&self) -> u64 {
         self.counter.load(0)
+    }
+
+    /// Where the counter is, for callers that load it themselves (relaxed, then an acquire fence).
+    /// It is mapped read-only for as long as the device lives.
+    pub fn counter(&self) -> *const AtomicU64 {
+        self.counter.as_ptr()
     }
 
     /// Watches the pages of the `len` bytes at `start`; events name them by `cookie`.

@@ -126,6 +126,11 @@ impl Generations {
         Ok(Generations { first: first.cast(), bytes })
     }
 
+    /// The first number.
+    pub(crate) fn as_ptr(&self) -> *const AtomicU64 {
+        self.first.as_ptr()
+    }
+
     /// Loads number `index`.
     ///
     /// An atomic load from read-only memory is only sure to be a plain load when it is relaxed

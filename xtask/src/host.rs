@@ -92,6 +92,15 @@ pub const SELFTESTS: &[Need] = &[
     need(File("/usr/include/stdio.h"), "compiles the C tests", "libc6-dev"),
 ];
 
+/// To test the C interface.
+pub const C_INTERFACE: &[Need] = &[
+    need(Program("make"), "builds the C library", "make"),
+    need(Program("g++"), "reads the C header as C++", "g++"),
+    need(Program("valgrind"), "watches programs that use the C library", "valgrind"),
+    need(Program("mandoc"), "checks the manual page", "mandoc"),
+    need(Probe("libasan, for gcc", has_libasan), "watches programs that use the C library", "gcc"),
+];
+
 /// To build the workspace with all features.
 pub const WORKSPACE: &[Need] = &[
     need(Program("gcc"), "links Rust programs", "gcc"),
@@ -233,6 +242,12 @@ fn library(name: &str) -> Option<PathBuf> {
 
 /// The busybox of the initramfs, where there is no C library.
 pub const BUSYBOX: &str = "/bin/busybox";
+
+fn has_libasan() -> bool {
+    // gcc answers with the bare name where it has no such file.
+    let path = Command::new("gcc").arg("-print-file-name=libasan.so").output();
+    path.is_ok_and(|output| output.stdout.starts_with(b"/"))
+}
 
 fn static_busybox() -> bool {
     // ldd fails for a program that has no dynamic section.

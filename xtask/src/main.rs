@@ -3,6 +3,7 @@
 
 mod apt;
 mod bench;
+mod c_interface;
 mod command;
 mod comparisons;
 mod console;

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::c_interface;
 use crate::command::Run;
 use crate::guest::quote;
 use crate::kernel::Kernel;
@@ -48,6 +49,12 @@ impl Program {
 pub fn c_programs(workspace: &Workspace, kernel: &Kernel, filter: &str) -> Result<Vec<Program>> {
     let programs = selftests::build(workspace, kernel)?.into_iter().map(Program::at);
     Ok(programs.filter(|program| program.name.contains(filter)).collect())
+}
+
+/// The C tests of the cache's C interface that need a device and whose names contain `filter`.
+pub fn c_interface_programs(workspace: &Workspace, filter: Option<&str>) -> Result<Vec<Program>> {
+    let programs = c_interface::build(workspace)?.into_iter().map(Program::at);
+    Ok(programs.filter(|program| program.name.contains(filter.unwrap_or_default())).collect())
 }
 
 /// The tests of the packages that need a device, found as cargo's own runner

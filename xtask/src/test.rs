@@ -47,7 +47,7 @@ pub fn main(args: Args) -> Result<u8> {
         None if stays_here => vec![Series::default()],
         None => Series::value_variants().to_vec(),
     };
-    let mut needs = vec![host::WORKSPACE, host::PEERS];
+    let mut needs = vec![host::WORKSPACE, host::PEERS, host::C_INTERFACE];
     if !all.is_empty() {
         needs.extend([host::GUEST, host::SELFTESTS]);
     }
@@ -144,11 +144,15 @@ impl Tests {
         let rust = self.step("guest tests' build", |tests| {
             suite::rust_programs(tests.cargo(&["test", "--no-run"]), tests.args.filter.as_deref())
         });
-        let rust = rust.unwrap_or_default();
+        let mut everywhere = rust.unwrap_or_default();
+        let c = self.step("C interface's build", |tests| {
+            suite::c_interface_programs(&tests.workspace, tests.args.filter.as_deref())
+        });
+        everywhere.extend(c.unwrap_or_default());
         for series in all {
             let linux = format!("Linux {}", series.properties().version);
             let before = mem::take(&mut self.tally);
-            if let Err(error) = self.guest(*series, &linux, &rust) {
+            if let Err(error) = self.guest(*series, &linux, &everywhere) {
                 println!("{error:#}");
                 self.tally.check(&format!("{linux}: {error}"), false);
             }
@@ -158,7 +162,7 @@ impl Tests {
         }
     }
 
-    fn guest(&mut self, series: Series, linux: &str, rust: &[Program]) -> Result<()> {
+    fn guest(&mut self, series: Series, linux: &str, everywhere: &[Program]) -> Result<()> {
         let kernel = Kernel::provide(&self.workspace, series)?;
         let modules = self.step(&format!("{linux}: kernel module"), |tests| {
             module::build(&tests.workspace, &kernel)
@@ -171,7 +175,7 @@ impl Tests {
             suite::c_programs(&tests.workspace, &kernel, filter)
         });
         let mut programs = programs.unwrap_or_default();
-        programs.extend_from_slice(rust);
+        programs.extend_from_slice(everywhere);
         for program in &mut programs {
             program.name = format!("{linux}: {}", program.name);
         }

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* With the kernel's monitor and an RDMA device: judged by the bytes that arrive. */
+#include <infiniband/verbs.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+
+enum { LENGTH = 4 * 4096 };
+
+static struct ibv_context *device;
+static struct ibv_pd *pd;
+static struct ibv_cq *cq;
+static struct ibv_qp *qp;
+
+static void *map_at(void *where)
+{
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | (where ? MAP_FIXED_NOREPLACE : 0);
+	void *memory = mmap(where, LENGTH, PROT_READ | PROT_WRITE, flags, -1, 0);
+
+	if (memory == MAP_FAILED)
+		exit(1);
+	return memory;
+}
+
+/* By a system call that no hook in a library sees. */
+static void remap(void *memory)
+{
+	EXPECT_EQ(syscall(SYS_munmap, memory, LENGTH), 0);
+	EXPECT(map_at(memory) == memory);
+}
+
+/* A queue pair that is its own peer. */
+static bool open_device(void)
+{
+	struct ibv_device **list = ibv_get_device_list(NULL);
+	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr attr;
+	struct ibv_port_attr port;
+	union ibv_gid gid;
+	int index, found = -1;
+
+	device = list && list[0] ? ibv_open_device(list[0]) : NULL;
+	if (list)
+		ibv_free_device_list(list);
+	if (!device || !(pd = ibv_alloc_pd(device)) ||
+	    !(cq = ibv_create_cq(device, 8, NULL, NULL, 0)) || ibv_query_port(device, 1, &port))
+		return false;
+	/* An IPv4 address. */
+	for (index = 0; index < port.gid_tbl_len && found < 0; index++)
+		if (!ibv_query_gid(device, 1, index, &gid) && gid.raw[10] == 0xff && gid.raw[11] == 0xff)
+			found = index;
+	memset(&init, 0, sizeof(init));
+	init.send_cq = init.recv_cq = cq;
+	init.qp_type = IBV_QPT_RC;
+	init.sq_sig_all = 1;
+	init.cap.max_send_wr = init.cap.max_recv_wr = 4;
+	init.cap.max_send_sge = init.cap.max_recv_sge = 1;
+	qp = found < 0 ? NULL : ibv_create_qp(pd, &init);
+	if (!qp)
+		return false;
+	memset(&attr, 0, sizeof(attr));
+	attr.qp_state = IBV_QPS_INIT;
+	attr.port_num = 1;
+	if (ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT |
+			  IBV_QP_ACCESS_FLAGS))
+		return false;
+	attr.qp_state = IBV_QPS_RTR;
+	attr.path_mtu = port.active_mtu;
+	attr.dest_qp_num = qp->qp_num;
+	attr.max_dest_rd_atomic = 1;
+	attr.min_rnr_timer = 1;
+	attr.ah_attr.port_num = 1;
+	attr.ah_attr.is_global = 1;
+	attr.ah_attr.grh.dgid = gid;
+	attr.ah_attr.grh.sgid_index = (uint8_t)found;
+	attr.ah_attr.grh.hop_limit = 64;
+	if (ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
+			  IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER))
+		return false;
+	attr.qp_state = IBV_QPS_RTS;
+	attr.max_rd_atomic = 1;
+	attr.timeout = 14;
+	attr.retry_cnt = attr.rnr_retry = 7;
+	return !ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC |
+			      IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY);
+}
+
+/* Sends what is in one buffer to the other, and says whether it is there then. */
+static bool delivers(struct regcache *cache, char *from, char *to)
+{
+	static unsigned char number;
+	struct regcache_ticket source, sink;
+	struct ibv_sge send, receive;
+	struct ibv_send_wr out, *bad_out;
+	struct ibv_recv_wr in, *bad_in;
+	struct ibv_wc done;
+	int completed = 0;
+
+	memset(from, ++number, LENGTH);
+	memset(to, 0, LENGTH);
+	EXPECT_EQ(regcache_get(cache, from, LENGTH, 0, &source), 0);
+	EXPECT_EQ(regcache_get(cache, to, LENGTH, IBV_ACCESS_LOCAL_WRITE, &sink), 0);
+	if (!source.lease || !sink.lease)
+		return false;
+	EXPECT_EQ(((struct ibv_mr *)sink.region->mr)->lkey, sink.region->lkey);
+	memset(&out, 0, sizeof(out));
+	memset(&in, 0, sizeof(in));
+	send.addr = (uintptr_t)from;
+	receive.addr = (uintptr_t)to;
+	send.length = receive.length = LENGTH;
+	send.lkey = source.region->lkey;
+	receive.lkey = sink.region->lkey;
+	out.sg_list = &send;
+	in.sg_list = &receive;
+	out.num_sge = in.num_sge = 1;
+	out.opcode = IBV_WR_SEND;
+	EXPECT_EQ(ibv_post_recv(qp, &in, &bad_in), 0);
+	EXPECT_EQ(ibv_post_send(qp, &out, &bad_out), 0);
+	while (completed < 2) {
+		int count = ibv_poll_cq(cq, 1, &done);
+
+		if (count < 0 || (count && done.status != IBV_WC_SUCCESS)) {
+			printf("# %s\n", ibv_wc_status_str(done.status));
+			return false;
+		}
+		completed += count;
+	}
+	EXPECT_EQ(regcache_put(cache, source), 0);
+	EXPECT_EQ(regcache_put(cache, sink), 0);
+	return memcmp(from, to, LENGTH) == 0;
+}
+
+/* The judge itself: without news a second message goes astray. */
+static void a_cache_that_nobody_tells_is_found_out(void)
+{
+	struct regcache_options options = REGCACHE_OPTIONS_INIT;
+	struct regcache *cache = NULL;
+	char *from = map_at(NULL), *to = map_at(NULL);
+
+	options.monitor = REGCACHE_MONITOR_MANUAL;
+	EXPECT_EQ(regcache_create_verbs(pd, &options, &cache), 0);
+	EXPECT(delivers(cache, from, to));
+	remap(to);
+	EXPECT(!delivers(cache, from, to));
+	EXPECT_EQ(regcache_notify(cache, to, LENGTH), 0);
+	EXPECT(delivers(cache, from, to));
+	EXPECT_EQ(regcache_destroy(cache, 0), 0);
+}
+
+static void messages_arrive_whatever_is_mapped(void)
+{
+	struct regcache_stats stats = REGCACHE_STATS_INIT;
+	struct regcache *cache = NULL;
+	char *from = map_at(NULL), *to = map_at(NULL);
+
+	EXPECT_EQ(regcache_create_verbs(pd, NULL, &cache), 0);
+	for (int n = 0; n < 20; n++) {
+		EXPECT(delivers(cache, from, to));
+		EXPECT(delivers(cache, from, to));
+		remap(n % 2 ? from : to);
+	}
+	EXPECT_EQ(regcache_query(cache, &stats), 0);
+	EXPECT(stats.hits >= 20);
+	EXPECT(stats.stale >= 19);
+	EXPECT_EQ(regcache_notify(cache, to, LENGTH), 0);
+	EXPECT_EQ(regcache_revoke(cache, from, LENGTH), 0);
+	EXPECT_EQ(regcache_query(cache, &stats), 0);
+	EXPECT_EQ(stats.regions, 0);
+	EXPECT_EQ(regcache_destroy(cache, 0), 0);
+}
+
+static void complete(void *context)
+{
+	++*(int *)context;
+}
+
+static void callbacks_are_told_by_the_kernel(void)
+{
+	struct regcache_callbacks callbacks = REGCACHE_CALLBACKS_INIT;
+	struct regcache_options options = REGCACHE_OPTIONS_INIT;
+	struct regcache_ticket one, two;
+	struct fake fake = { 0 };
+	struct regcache *cache = NULL;
+	char *memory = map_at(NULL);
+	struct pollfd news;
+	int done = 0;
+
+	callbacks.mem_reg = fake_reg;
+	callbacks.mem_dereg = fake_dereg;
+	callbacks.context = &fake;
+	/* The fake does not pin. */
+	options.flags = REGCACHE_NO_VERIFY;
+	EXPECT_EQ(regcache_create(&callbacks, &options, &cache), 0);
+	EXPECT_EQ(regcache_get(cache, memory, LENGTH, 1, &one), 0);
+	remap(memory);
+	news.fd = regcache_fd(cache);
+	news.events = POLLIN;
+	EXPECT_EQ(poll(&news, 1, 1000), 1);
+	EXPECT_EQ(regcache_get(cache, memory, LENGTH, 1, &two), 0);
+	EXPECT(one.region != two.region);
+	EXPECT_EQ(regcache_put(cache, one), 0);
+	EXPECT_EQ(fake.registered, 1);
+	EXPECT_EQ(regcache_invalidate(cache, memory, 1, complete, &done), 0);
+	EXPECT_EQ(done, 0);
+	EXPECT_EQ(regcache_put(cache, two), 0);
+	EXPECT_EQ(done, 1);
+	EXPECT_EQ(fake.registered, 0);
+	EXPECT_EQ(regcache_destroy(cache, 0), 0);
+}
+
+static void the_reaper_gives_memory_back(void)
+{
+	struct regcache_options options = REGCACHE_OPTIONS_INIT;
+	struct regcache_stats stats = REGCACHE_STATS_INIT;
+	struct regcache_ticket ticket;
+	struct regcache *cache = NULL;
+	char *memory = map_at(NULL);
+
+	options.flags = REGCACHE_REAPER;
+	EXPECT_EQ(regcache_create_verbs(pd, &options, &cache), 0);
+	EXPECT_EQ(regcache_get(cache, memory, LENGTH, 1, &ticket), 0);
+	EXPECT_EQ(regcache_put(cache, ticket), 0);
+	EXPECT_EQ(syscall(SYS_munmap, memory, LENGTH), 0);
+	for (int n = 0; n < 1000 && stats.deregistrations == 0; n++) {
+		usleep(10000);
+		EXPECT_EQ(regcache_query(cache, &stats), 0);
+	}
+	EXPECT_EQ(stats.deregistrations, 1);
+	EXPECT_EQ(regcache_destroy(cache, 0), 0);
+}
+
+/*
+ * As libfabric asks its memory monitor: subscribe and unsubscribe count, since
+ * several domains subscribe one range, and valid() is asked at every hit.
+ */
+struct entry {
+	const void *addr;
+	size_t len;
+	int count;
+	bool valid;
+};
+static struct entry entries[8];
+static struct regcache_monitor *monitor;
+
+static void forget(void *context, const struct regcache_event *event)
+{
+	(void)context;
+	for (size_t n = 0; n < 8; n++) {
+		struct entry *entry = &entries[n];
+		bool overlaps = (uintptr_t)entry->addr < (uintptr_t)event->addr + event->len &&
+				(uintptr_t)event->addr < (uintptr_t)entry->addr + entry->len;
+
+		if ((event->type == REGCACHE_EVENT_WATCH && event->cookie == n) ||
+		    (event->type == REGCACHE_EVENT_RANGE && overlaps) ||
+		    event->type == REGCACHE_EVENT_ALL)
+			entry->valid = false;
+	}
+}
+
+static int subscribe(size_t n, const void *addr, size_t len)
+{
+	struct entry *entry = &entries[n];
+
+	if (entry->count++)
+		return 0;
+	entry->addr = addr;
+	entry->len = len;
+	entry->valid = true;
+	return regcache_monitor_watch(monitor, addr, len, n, 0);
+}
+
+static void unsubscribe(size_t n)
+{
+	if (--entries[n].count == 0)
+		EXPECT_EQ(regcache_monitor_unwatch(monitor, n), 0);
+}
+
+static bool valid(size_t n)
+{
+	if (regcache_monitor_changed(monitor) && regcache_monitor_drain(monitor, forget, NULL) < 0)
+		return false;
+	return entries[n].valid;
+}
+
+static void the_monitor_serves_another_cache(void)
+{
+	char *one = map_at(NULL), *two = map_at(NULL), *other = map_at(NULL);
+	int status = -1;
+	pid_t child;
+
+	EXPECT_EQ(regcache_monitor_open(NULL, &monitor), 0);
+	EXPECT(regcache_monitor_fd(monitor) >= 0);
+	EXPECT_EQ(subscribe(1, one, LENGTH), 0);
+	EXPECT_EQ(subscribe(2, two, LENGTH), 0);
+	EXPECT_EQ(subscribe(2, two, LENGTH), 0);
+	EXPECT_FAILS(regcache_monitor_watch(monitor, other, 1, 2, 0), EEXIST);
+	EXPECT_FAILS(regcache_monitor_unwatch(monitor, 77), ENOENT);
+	EXPECT(valid(1) && valid(2));
+	remap(other);
+	EXPECT_EQ(regcache_monitor_changed(monitor), 0);
+	remap(one);
+	EXPECT_EQ(regcache_monitor_changed(monitor), 1);
+	EXPECT(!valid(1) && valid(2));
+	EXPECT_EQ(regcache_monitor_changed(monitor), 0);
+	EXPECT_EQ(regcache_monitor_notify(monitor, two + 100, 1), 0);
+	EXPECT(!valid(2));
+	entries[2].valid = true;
+	fflush(stdout);
+	child = fork();
+	if (child == 0) {
+		EXPECT_EQ(regcache_monitor_changed(monitor), 1);
+		EXPECT(!valid(2));
+		fflush(stdout);
+		_exit(check_failed);
+	}
+	EXPECT_EQ(waitpid(child, &status, 0), child);
+	EXPECT_EQ(status, 0);
+	/* A fork is no news of memory that is pinned. */
+	EXPECT(valid(2));
+	unsubscribe(2);
+	EXPECT_EQ(syscall(SYS_madvise, two, LENGTH, MADV_DONTNEED), 0);
+	EXPECT(!valid(2));
+	unsubscribe(2);
+	unsubscribe(1);
+	EXPECT_EQ(regcache_monitor_close(monitor), 0);
+}
+
+int main(void)
+{
+	PLAN(5);
+	if (!open_device()) {
+		printf("Bail out! no RDMA device that works\n");
+		return 1;
+	}
+	RUN(a_cache_that_nobody_tells_is_found_out);
+	RUN(messages_arrive_whatever_is_mapped);
+	RUN(callbacks_are_told_by_the_kernel);
+	RUN(the_reaper_gives_memory_back);
+	RUN(the_monitor_serves_another_cache);
+	DONE();
+}

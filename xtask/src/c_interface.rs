@@ -1,0 +1,27 @@
+//! Builds the C interface's test that needs a device. Those that need none are run by `cargo test`.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::command::Run;
+use crate::workspace::{Workspace, cargo};
+
+/// Builds below the target directory and returns the programs, as the makefile lists them.
+pub fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    let out = workspace.target.join("ffi-tests");
+    std::fs::create_dir_all(&out)?;
+    let mut library = Command::new(cargo());
+    library.args(["build", "-p", "regcache-ffi"]).current_dir(&workspace.root).run()?;
+    let mut make = Command::new("make");
+    make.arg("-s").arg("-C").arg(workspace.root.join("regcache-ffi")).env_remove("MAKEFLAGS");
+    make.arg(format!("OUT={}", out.display()));
+    make.arg(format!("STATIC={}", workspace.target.join("debug/libregcache_ffi.a").display()));
+    let list = make.arg("list-device").read()?;
+    let programs: Vec<_> = list.split_whitespace().map(PathBuf::from).collect();
+    if programs.is_empty() {
+        bail!("`{}` lists no program", make.line());
+    }
+    Ok(programs)
+}
