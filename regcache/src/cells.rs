@@ -164,9 +164,9 @@ impl<'b> Owned<'b> {
         // Round from the cursor on, so that holds that end in the order in which they began find the
         // next cell free at once; then one that was never used.
         let (start, last) = (block.cursor.get(), block.last.load(Ordering::Relaxed));
-        let mut free = (start..=last).chain(0..start);
-        let free = free.find(|n| block.cells[*n as usize].is_free());
-        let found = free.or_else(|| Some(last + 1).filter(|n| (*n as usize) < CELLS));
+        let unused = (last + 1).min(CELLS as u32 - 1);
+        let mut round = (start..=last).chain(0..start).chain([unused]);
+        let found = round.find(|n| block.cells[*n as usize].is_free());
         let Some(n) = found else {
             block.patience.set(PATIENCE);
             return None;
@@ -262,5 +262,59 @@ impl Blocks {
 
     pub(crate) fn hits(&self) -> u64 {
         self.list.lock().iter().map(|block| block.hits.load(Ordering::Relaxed)).sum()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abandoned_block_is_taken_over_with_what_is_held() {
+        let blocks = Blocks::new(Barrier::Membarrier);
+        let first = blocks.claim().unwrap();
+        let second = blocks.claim().unwrap();
+        assert!(!Arc::ptr_eq(&first, &second), "each thread has its own");
+        // SAFETY: only this thread uses the block.
+        let cell = unsafe { first.owned() }.free_cell().unwrap();
+        cell.hold(7);
+        first.abandon();
+        let again = blocks.claim().unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(blocks.held(), [7]);
+        // SAFETY: as above.
+        unsafe { again.owned() }.free_cell().unwrap().hold(3);
+        assert_eq!(blocks.held(), [3, 7]);
+        cell.release();
+        assert_eq!(blocks.held(), [3]);
+    }
+
+    #[test]
+    fn all_cells_can_be_used_and_found_again() {
+        let blocks = Blocks::new(Barrier::Membarrier);
+        let block = blocks.claim().unwrap();
+        // SAFETY: only this thread uses the block.
+        let owned = unsafe { block.owned() };
+        let cells: Vec<_> = (0..CELLS as SlotId)
+            .map(|slot| {
+                let cell = owned.free_cell().unwrap();
+                cell.hold(slot);
+                cell
+            })
+            .collect();
+        assert!(owned.free_cell().is_none());
+        assert_eq!(blocks.held(), (0..CELLS as SlotId).collect::<Vec<_>>());
+        cells[100].release();
+        let found = (0..=PATIENCE).find_map(|_| owned.free_cell());
+        assert!(std::ptr::eq(found.unwrap(), cells[100]), "after a while");
+    }
+
+    #[test]
+    fn where_holds_are_counted_no_cell_is_free() {
+        let blocks = Blocks::new(Barrier::Atomic);
+        let block = blocks.claim().unwrap();
+        // SAFETY: only this thread uses the block.
+        let owned = unsafe { block.owned() };
+        assert!(owned.next_cell().is_none() && owned.free_cell().is_none());
     }
 }
