@@ -30,13 +30,14 @@ static bool events_tell(int fd, __u64 cookie)
 	}
 }
 
-/* Returns whether it did change anything. */
-static bool change_own(__u64 *s, char *p, int memfd)
+/* Returns whether it did change anything, and for a report which change. */
+static bool change_own(__u64 *s, char *p, int memfd, int *which)
 {
 	size_t len = (1 + rnd(s) % OWN_PAGES) * PAGE;
 	char *to;
 
-	switch (rnd(s) % (memfd >= 0 ? 3 : 5)) {
+	*which = rnd(s) % (memfd >= 0 ? 3 : 5);
+	switch (*which) {
 	case 0:
 		return mmap(p, len, PROT_READ | PROT_WRITE, MAP_FIXED |
 			    (memfd >= 0 ? MAP_SHARED :
@@ -69,7 +70,8 @@ static void watch_own(__u64 *s, struct dev *d, const volatile __u64 *slots)
 {
 	__u64 cookie = rnd(s), gen, slot;
 	int memfd = one_in(s, 3) ? memfd_create("own", MFD_CLOEXEC) : -1;
-	bool told;
+	bool gen_moved, slot_moved, told;
+	int which;
 	char *p;
 
 	if (memfd >= 0 && ftruncate(memfd, OWN_PAGES * PAGE))
@@ -87,12 +89,19 @@ static void watch_own(__u64 *s, struct dev *d, const volatile __u64 *slots)
 	gen = *d->gen;
 	slot = slots[7];
 	events_tell(d->fd, cookie);
-	if (change_own(s, p, memfd)) {
-		told = *d->gen != gen && slots[7] != slot;
-		told &= events_tell(d->fd, cookie);
+	if (change_own(s, p, memfd, &which)) {
+		gen_moved = *d->gen != gen;
+		slot_moved = slots[7] != slot;
+		told = events_tell(d->fd, cookie);
 		count(&chaos.totals->checks);
-		if (!told)
+		if (!gen_moved || !slot_moved || !told) {
 			count(&chaos.totals->lost);
+			dprintf(STDOUT_FILENO, "# %s memory, change %d: counter "
+				"%d, slot %d, event %d; event now %d\n",
+				memfd < 0 ? "private" : "shared", which,
+				gen_moved, slot_moved, told,
+				events_tell(d->fd, cookie));
+		}
 	}
 	if (unwatch(d->fd, cookie))
 		count(&chaos.totals->wrong);

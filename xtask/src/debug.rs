@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::guest::{Guest, Job, quote};
-use crate::suite::{self, Program};
+use crate::suite::{self, Program, STRESS};
 use crate::tally::Tally;
 use crate::workspace::Workspace;
 use crate::{debug_kernel, host, module};
@@ -26,9 +26,6 @@ pub struct Args {
     /// Only programs whose name contains this
     filter: Option<String>,
 }
-
-/// The stress among the selftests.
-const STRESS: &str = "chaos";
 
 /// All that the tests may take, without the stress.
 const SECONDS: u64 = 3 * 3600;

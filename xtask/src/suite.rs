@@ -29,6 +29,9 @@ pub struct Program {
     pub seconds: u64,
 }
 
+/// The program that is run for long on the debug kernel.
+pub const STRESS: &str = "chaos";
+
 /// One test program's longest time.
 const SECONDS: u64 = 300;
 
