@@ -20,7 +20,10 @@ pub(crate) const DEFAULT_MAX_REGIONS: usize = 16_384;
 /// The most that a cache can be told to hold.
 pub(crate) const MOST_REGIONS: usize = 1 << 24;
 
-const _: () = assert!(MOST_REGIONS + MOST_REGIONS / 8 + 64 < crate::hints::MOST_SLOTS as usize);
+const _: () = {
+    let most = Limits { regions: MOST_REGIONS as u32, bytes: 0 };
+    assert!(most.slots() < crate::hints::MOST_SLOTS);
+};
 
 /// Threads that register at a time for one call of `get_or_register_many`.
 const DEFAULT_MAX_PARALLEL: usize = 8;

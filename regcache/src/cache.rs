@@ -13,7 +13,7 @@ use crate::local::Local;
 use crate::monitor::Monitor;
 use crate::range::AddressRange;
 use crate::registrar::Registrar;
-use crate::request::Request;
+use crate::request::{Request, refuse_remote};
 use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::tls;
@@ -62,9 +62,7 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
         len: usize,
         access: Access,
     ) -> Result<Guard<'_, R, M>, Error> {
-        if access.is_remote() {
-            return Err(Error::RemoteAccessIsUnsafe { access });
-        }
+        refuse_remote(access)?;
         // SAFETY: no peer can reach memory that is registered for local access.
         unsafe { self.get_or_register_remote(addr, len, access) }
     }
@@ -87,18 +85,30 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
         access: Access,
     ) -> Result<Guard<'_, R, M>, Error> {
         let shared = &*self.shared;
-        if let Some(block) = tls::near(shared.id, &shared.blocks)
-            && let Some(guard) = shared.hit(block, addr, len, access)
+        self.look_up(tls::near(shared.id, &shared.blocks), addr, len, access)
+    }
+
+    /// `block` is the caller's own or the thread's.
+    #[inline(always)]
+    pub(crate) fn look_up<'c>(
+        &'c self,
+        block: Option<Owned<'c>>,
+        addr: usize,
+        len: usize,
+        access: Access,
+    ) -> Result<Guard<'c, R, M>, Error> {
+        if let Some(block) = block
+            && let Some(guard) = self.shared.hit(block, addr, len, access)
         {
             return Ok(guard);
         }
-        self.miss(None, addr, len, access)
+        self.miss(block, addr, len, access)
     }
 
-    /// The long way. `block` is the caller's own, if it is not the thread's.
+    /// The long way.
     #[cold]
     #[inline(never)]
-    pub(crate) fn miss<'c>(
+    fn miss<'c>(
         &'c self,
         block: Option<Owned<'c>>,
         addr: usize,
@@ -122,9 +132,7 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
         ranges: &[(usize, usize)],
         access: Access,
     ) -> Result<Vec<Guard<'_, R, M>>, Error> {
-        if access.is_remote() {
-            return Err(Error::RemoteAccessIsUnsafe { access });
-        }
+        refuse_remote(access)?;
         crate::many::get_or_register_many(self, ranges, access)
     }
 

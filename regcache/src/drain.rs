@@ -15,12 +15,17 @@ const VERIFY_ROUNDS: usize = 3;
 impl<R: Registrar, M: Monitor> Shared<R, M> {
     /// Marks what is stale, if there is news.
     pub(crate) fn refresh(&self) {
-        // Acquire pairs with the Release in `mark_stale`: who sees its value sees its marks. It is
-        // loaded before the generation, so that a drain in between shows as a difference.
-        let seen = self.seen.load(Ordering::Acquire);
-        if seen != self.monitor.generation() && !self.blind.load(Ordering::Relaxed) {
+        if !self.is_fresh() && !self.blind.load(Ordering::Relaxed) {
             self.mark_stale();
         }
+    }
+
+    /// Whether every event up to now has been marked, as a load that comes after this sees.
+    #[inline(always)]
+    pub(crate) fn is_fresh(&self) -> bool {
+        // Acquire pairs with the Release in `mark_stale`: who sees its value sees its marks. It is
+        // loaded before the generation, so that a drain in between shows as a difference.
+        self.seen.load(Ordering::Acquire) == self.monitor.generation()
     }
 
     /// Drains the monitor: one thread at a time, marking included.
@@ -57,14 +62,14 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                         Invalid::Range(range) => stale.extend(table.suspect_range(range)),
                     }
                 }
-                if drained.is_err() {
+                generation = drained.ok();
+                if generation.is_none() {
                     // Under the lock, so that who finds the table untouched finds this as well.
                     self.blind.store(true, Ordering::Relaxed);
                     stale = table.make_all_stale();
                     break;
                 }
             }
-            generation = drained.ok();
             let before = verified.len();
             for (id, cookie) in suspects {
                 if round <= VERIFY_ROUNDS && self.verify(cookie) {
@@ -78,12 +83,12 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                 break;
             }
         }
-        if let Some(generation) = generation.filter(|_| !self.blind.load(Ordering::Relaxed)) {
+        if let Some(generation) = generation {
             let mut table = self.table.lock();
             stale.retain(|id| table.condemn(*id));
             let acquitted = verified.into_iter().filter(|(id, word)| table.acquit(*id, *word));
             self.counters.verified.add(acquitted.count() as u64);
-            // Release pairs with the Acquire in `refresh` and in a hit: the marks are visible before
+            // Release pairs with the Acquire in `is_fresh`: the marks are visible before
             // this is.
             self.seen.store(generation, Ordering::Release);
         }
@@ -134,12 +139,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
 
     /// The end of the cache: nobody else has it any more.
     pub(crate) fn close(&self) {
-        let stale = self.table.lock().make_all_stale();
-        let dead = {
-            let mut table = self.table.lock();
-            table.postpone(stale);
-            table.bury_zombies()
-        };
+        let dead = self.table.lock().bury_all();
         self.bury(dead);
         self.retry();
     }

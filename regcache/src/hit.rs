@@ -25,7 +25,6 @@
 //! matter: what the slot holds once it is held and found valid is looked at, not what it held before.
 
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
 
 use crate::access::Access;
 use crate::barrier::Barrier;
@@ -132,10 +131,8 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         access: Access,
     ) -> bool {
         let word = self.monitor.slot_generation(id);
-        // Acquire pairs with the Release in `mark_stale`: who sees its value sees its marks. It
-        // comes before the generation, so that a drain in between shows as a difference, and before
-        // the state.
-        if word.is_none() && self.seen.load(Ordering::Acquire) != self.monitor.generation() {
+        // Before the state.
+        if word.is_none() && !self.is_fresh() {
             return false;
         }
         if !slot.state_after_hold().is(Phase::Valid) {

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::guard::Guard;
 use crate::monitor::Monitor;
 use crate::registrar::Registrar;
+use crate::request::refuse_remote;
 
 /// A cache, for a thread that keeps the handle: the worker of a transport, a core of an executor.
 ///
@@ -45,9 +46,7 @@ impl<'c, R: Registrar, M: Monitor> Local<'c, R, M> {
         len: usize,
         access: Access,
     ) -> Result<Guard<'c, R, M>, Error> {
-        if access.is_remote() {
-            return Err(Error::RemoteAccessIsUnsafe { access });
-        }
+        refuse_remote(access)?;
         // SAFETY: no peer can reach memory that is registered for local access.
         unsafe { self.get_or_register_remote(addr, len, access) }
     }
@@ -64,18 +63,7 @@ impl<'c, R: Registrar, M: Monitor> Local<'c, R, M> {
         len: usize,
         access: Access,
     ) -> Result<Guard<'c, R, M>, Error> {
-        if let Some(block) = self.block()
-            && let Some(guard) = self.cache.shared().hit(block, addr, len, access)
-        {
-            return Ok(guard);
-        }
-        self.miss(addr, len, access)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn miss(&self, addr: usize, len: usize, access: Access) -> Result<Guard<'c, R, M>, Error> {
-        self.cache.miss(self.block(), addr, len, access)
+        self.cache.look_up(self.block(), addr, len, access)
     }
 
     /// The cache itself.

@@ -15,7 +15,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::barrier::Barrier;
-use crate::cells::Blocks;
+use crate::cells::{BlockPages, Blocks};
 use crate::slot::{Phase, Slot};
 
 /// Checks all orders of two threads; of three, those with up to three preemptions.
@@ -105,7 +105,7 @@ impl Model {
     }
 
     /// A lookup by a cell, and its release.
-    fn look_up(&self, block: &crate::cells::BlockPages) {
+    fn look_up(&self, block: &BlockPages) {
         // SAFETY: each model's thread has a block of its own.
         let cell = unsafe { block.owned() }.free_cell().expect("a cell");
         cell.hold(0);
@@ -113,6 +113,11 @@ impl Model {
             self.read();
         }
         cell.release();
+        self.after_release();
+    }
+
+    /// What a holder does when it has let go.
+    fn after_release(&self) {
         if self.slot.is_stale_after_release() {
             self.kick();
         }
@@ -125,8 +130,24 @@ impl Model {
             self.read();
         }
         self.slot.release_reference();
-        if self.slot.is_stale_after_release() {
-            self.kick();
+        self.after_release();
+    }
+
+    /// A lookup by a cell, whose clone outlives it.
+    fn look_up_and_clone(&self, block: &BlockPages) {
+        // SAFETY: each model's thread has a block of its own.
+        let cell = unsafe { block.owned() }.free_cell().expect("a cell");
+        cell.hold(0);
+        let found = self.slot.state_after_hold().is(Phase::Valid);
+        if found {
+            self.slot.add_reference();
+        }
+        cell.release();
+        self.after_release();
+        if found {
+            self.read();
+            self.slot.release_reference();
+            self.after_release();
         }
     }
 
@@ -137,20 +158,34 @@ impl Model {
     }
 }
 
+/// Does `work` on a thread of its own while the registration is ended. Every thread's block is
+/// claimed before: the lock around their list is not loom's.
+fn while_it_is_ended(work: fn(&Model, &BlockPages)) -> Arc<Model> {
+    let model = Arc::new(Model::new());
+    let block = model.blocks.claim().unwrap();
+    let worker = {
+        let model = model.clone();
+        thread::spawn(move || work(&model, &block))
+    };
+    model.make_stale();
+    model.settle();
+    worker.join().unwrap();
+    model
+}
+
 #[test]
 fn a_hit_against_an_invalidation() {
-    loom::model(|| {
-        let model = Arc::new(Model::new());
-        let block = model.blocks.claim().unwrap();
-        let looker = {
-            let model = model.clone();
-            thread::spawn(move || model.look_up(&block))
-        };
-        model.make_stale();
-        model.settle();
-        looker.join().unwrap();
-        model.assert_ended();
-    });
+    loom::model(|| while_it_is_ended(Model::look_up).assert_ended());
+}
+
+#[test]
+fn a_hit_by_count_against_an_invalidation() {
+    loom::model(|| while_it_is_ended(|model, _| model.look_up_counted()).assert_ended());
+}
+
+#[test]
+fn a_clone_that_outlives_the_cell_it_came_from() {
+    loom::model(|| while_it_is_ended(Model::look_up_and_clone).assert_ended());
 }
 
 #[test]
@@ -166,58 +201,6 @@ fn two_holders_and_the_last_one_ends_it() {
         model.make_stale();
         model.settle();
         threads.into_iter().for_each(|t| t.join().unwrap());
-        model.assert_ended();
-    });
-}
-
-#[test]
-fn a_hit_by_count_against_an_invalidation() {
-    loom::model(|| {
-        let model = Arc::new(Model::new());
-        let looker = {
-            let model = model.clone();
-            thread::spawn(move || model.look_up_counted())
-        };
-        model.make_stale();
-        model.settle();
-        looker.join().unwrap();
-        model.assert_ended();
-    });
-}
-
-#[test]
-fn a_clone_that_outlives_the_cell_it_came_from() {
-    loom::model(|| {
-        let model = Arc::new(Model::new());
-        let block = model.blocks.claim().unwrap();
-        let holder = {
-            let model = model.clone();
-            thread::spawn(move || {
-                // SAFETY: the thread's own.
-                let cell = unsafe { block.owned() }.free_cell().expect("a cell");
-                cell.hold(0);
-                if !model.slot.state_after_hold().is(Phase::Valid) {
-                    cell.release();
-                    if model.slot.is_stale_after_release() {
-                        model.kick();
-                    }
-                    return;
-                }
-                model.slot.add_reference();
-                cell.release();
-                if model.slot.is_stale_after_release() {
-                    model.kick();
-                }
-                model.read();
-                model.slot.release_reference();
-                if model.slot.is_stale_after_release() {
-                    model.kick();
-                }
-            })
-        };
-        model.make_stale();
-        model.settle();
-        holder.join().unwrap();
         model.assert_ended();
     });
 }

@@ -43,8 +43,7 @@ impl Reaper {
 
 fn drain_until<R: Registrar, M: Monitor>(stop: &OwnedFd, news: &OwnedFd, cache: &Cache<R, M>) {
     loop {
-        let wanted = [stop, news].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
-        let mut fds = wanted;
+        let mut fds = [stop, news].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => return,

@@ -15,6 +15,12 @@ pub enum Peers {
     Trusted,
 }
 
+/// Refuses what only the unsafe functions do.
+#[inline(always)]
+pub(crate) fn refuse_remote(access: Access) -> Result<(), Error> {
+    if access.is_remote() { Err(Error::RemoteAccessIsUnsafe { access }) } else { Ok(()) }
+}
+
 /// A lookup.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {

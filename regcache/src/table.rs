@@ -39,7 +39,7 @@ pub(crate) struct Limits {
 impl Limits {
     /// Slots of a cache with these limits: some more than registrations, since a slot is free again
     /// only when its registration is gone.
-    pub(crate) fn slots(self) -> u32 {
+    pub(crate) const fn slots(self) -> u32 {
         self.regions + self.regions / 8 + 64
     }
 }
@@ -281,11 +281,7 @@ impl<H, T> Table<H, T> {
             self.zombies.insert(id);
             return Ok(Published { flight, replaced: Vec::new() });
         };
-        for replaced in &replaced {
-            let body = self.body(*replaced);
-            self.hints.remove(body.range, body.access, *replaced);
-            self.set(*replaced, Phase::Stale);
-        }
+        replaced.iter().for_each(|id| self.hide(*id));
         self.set(id, Phase::Valid);
         self.hints.insert(range, access, id);
         Ok(Published { flight, replaced })
@@ -371,7 +367,13 @@ impl<H, T> Table<H, T> {
         debug_assert!(self.is(id, Phase::Valid) || self.is(id, Phase::Suspect));
         let (range, access) = (self.body(id).range, self.body(id).access);
         self.index.remove(access, range, id);
-        self.hints.remove(range, access, id);
+        self.hide(id);
+    }
+
+    /// Makes what is not indexed any more stale.
+    fn hide(&self, id: SlotId) {
+        let body = self.body(id);
+        self.hints.remove(body.range, body.access, id);
         self.set(id, Phase::Stale);
     }
 
@@ -419,9 +421,10 @@ impl<H, T> Table<H, T> {
         if self.zombies.remove(&id) { self.settle(vec![id], blocks) } else { Vec::new() }
     }
 
-    /// Zombies, whoever holds them: nobody does any more.
-    pub(crate) fn bury_zombies(&mut self) -> Vec<Dead<H, T>> {
-        let mut all: Vec<_> = self.zombies.drain().collect();
+    /// Everything, whoever held it: nobody does any more.
+    pub(crate) fn bury_all(&mut self) -> Vec<Dead<H, T>> {
+        let mut all = self.make_all_stale();
+        all.extend(self.zombies.drain());
         all.append(&mut self.unfenced);
         all.into_iter().map(|id| self.bury(id)).collect()
     }

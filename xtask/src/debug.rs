@@ -46,17 +46,14 @@ pub fn main(args: Args) -> Result<u8> {
     let mut programs = Vec::new();
     for mut program in suite::c_programs(&workspace, &kernel, "")? {
         program.seconds *= slowdown;
-        if program.name == STRESS && stress == 0 {
-            continue;
-        }
-        if program.name == STRESS {
+        if program.name != STRESS {
+            programs.push(program);
+        } else if stress > 0 {
             let long = with_settings(&program, &[("CHAOS_SECONDS", stress)])?;
             let failing = [("CHAOS_SECONDS", stress / 5), ("CHAOS_INJECT", 1)];
             let failing = with_settings(&program, &failing)?;
             programs.push(named(long, stress, &format!("{STRESS} for {} minutes", args.minutes)));
             programs.push(named(failing, stress, &format!("{STRESS} with failures")));
-        } else {
-            programs.push(program);
         }
     }
     let filter = args.filter.as_deref().unwrap_or_default();
