@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# What the plug-ins' Makefiles share.  Each is one file that needs no other of
+# the project: the C library is linked into it, with its names hidden.
+
+CFLAGS	?= -O2 -g
+TOP	:= $(abspath $(dir $(lastword $(MAKEFILE_LIST)))..)
+OUT	?= $(TOP)/target/plugins
+# The C library, if it is not to be built.
+STATIC	?= $(TOP)/target/ffi/libregcache.a
+
+PLUGIN_CFLAGS	:= -std=gnu11 -fPIC -fvisibility=hidden -Wall -Wextra -Werror \
+		   -I$(TOP)/regcache-ffi/include -I$(TOP)/plugins/common
+PLUGIN_LIBS	:= $(STATIC) -Wl,--exclude-libs,ALL -Wl,--gc-sections \
+		   -Wl,-z,now,-z,relro,-z,nodelete -lgcc_s -lm -lpthread -ldl
+COMMON		:= $(TOP)/plugins/common/kernel_source.c
+HEADERS		:= $(TOP)/plugins/common/kernel_source.h \
+		   $(TOP)/regcache-ffi/include/regcache.h
+
+all:
+.DEFAULT_GOAL := all
+
+$(TOP)/target/ffi/libregcache.a:
+	$(MAKE) -C $(TOP)/regcache-ffi
+
+$(OUT):
+	mkdir -p $@
+
+.PHONY: all
