@@ -106,7 +106,6 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
     }
 
     /// The long way.
-    #[cold]
     #[inline(never)]
     fn miss<'c>(
         &'c self,
@@ -117,11 +116,11 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
     ) -> Result<Guard<'c, R, M>, Error> {
         let shared = &*self.shared;
         shared.refuse_foreign()?;
-        let request = Request::new(addr, len, access, shared.settings.peers)?;
         let block = block.or_else(|| tls::own(shared.id, &shared.blocks));
-        if let Some(guard) = shared.hit_by_hints(block, &request) {
+        if let Some(guard) = shared.hit_by_hints(block, addr, len, access) {
             return Ok(guard);
         }
+        let request = Request::new(addr, len, access, shared.settings.peers)?;
         shared.find_or_register(block, request)
     }
 

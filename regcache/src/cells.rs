@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
+use crate::access::Access;
 use crate::barrier::Barrier;
 #[cfg(not(loom))]
 use crate::pages::WipedAtFork;
@@ -94,8 +95,8 @@ pub(crate) struct Block {
     cursor: Cell<u32>,
     /// Lookups to go until a full block is looked through again. Its owner's.
     patience: Cell<u32>,
-    /// The slot that was last found for a page, plus one. Its owner's.
-    front: [Cell<SlotId>; FRONT],
+    /// The slots that were last found, by page. Its owner's.
+    front: [Cell<Remembered>; FRONT],
 }
 
 // SAFETY: `cursor`, `patience` and `front` are reached through `Owned` only, of which one thread has
@@ -114,7 +115,7 @@ impl Block {
             owned: AtomicBool::new(false),
             cursor: Cell::new(0),
             patience: Cell::new(0),
-            front: std::array::from_fn(|_| Cell::new(0)),
+            front: std::array::from_fn(|_| Cell::new(Remembered(0))),
         }
     }
 
@@ -133,6 +134,29 @@ impl Block {
     #[inline]
     pub(crate) unsafe fn owned(&self) -> Owned<'_> {
         Owned(self)
+    }
+}
+
+/// A page's tag above, and the number of a slot plus one below; or zero. With the tag taken off, only
+/// the page's own slot is a small number, so that no other page's slot is looked at in vain.
+#[derive(Clone, Copy)]
+struct Remembered(u64);
+
+/// Where a thread remembers the slot that was found for a page and a kind of access.
+#[derive(Clone, Copy)]
+pub(crate) struct PageHash {
+    place: usize,
+    /// The lower half is zero.
+    tag: u64,
+}
+
+impl PageHash {
+    #[inline]
+    pub(crate) fn of(addr: usize, access: Access) -> PageHash {
+        let product = (addr as u64 >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The rights are few and mostly known where this is compiled: they move the place.
+        let place = (product >> 52) as usize ^ (access.bits() as usize).wrapping_mul(0x2b);
+        PageHash { place: place % FRONT, tag: product << 32 }
     }
 }
 
@@ -179,15 +203,17 @@ impl<'b> Owned<'b> {
         Some(&block.cells[n as usize])
     }
 
-    /// The slot that was last found under this hash.
+    /// The number of the slot that was last found for this page; a number that no slot has if none
+    /// is remembered.
     #[inline]
-    pub(crate) fn recall(self, hash: u64) -> Option<SlotId> {
-        self.0.front[hash as usize % FRONT].get().checked_sub(1)
+    pub(crate) fn recall(self, page: PageHash) -> u64 {
+        let Remembered(entry) = self.0.front[page.place].get();
+        (entry ^ page.tag).wrapping_sub(1)
     }
 
     #[inline]
-    pub(crate) fn remember(self, hash: u64, slot: SlotId) {
-        self.0.front[hash as usize % FRONT].set(slot + 1);
+    pub(crate) fn remember(self, page: PageHash, slot: SlotId) {
+        self.0.front[page.place].set(Remembered(page.tag | (u64::from(slot) + 1)));
     }
 
     #[inline]

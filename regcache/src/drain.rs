@@ -129,7 +129,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
 
     /// Registrations that touch `range` and are not gone, or are being made.
     pub(crate) fn alive(&self, range: AddressRange) -> usize {
-        let alive = |body: &BodyOf<R, M>| body.range.overlaps(range);
+        let alive = |body: &BodyOf<R>| body.range.overlaps(range);
         let table = self.table.lock();
         let listed = table.list().filter(|(_, _, body)| alive(body)).count();
         listed
@@ -155,7 +155,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     /// Somebody let go of the slot and found it stale.
     #[cold]
     #[inline(never)]
-    pub(crate) fn settle_zombie(&self, slot: &SlotOf<R, M>) {
+    pub(crate) fn settle_zombie(&self, slot: &SlotOf<R>) {
         if self.owner.is_foreign() {
             return;
         }
@@ -164,7 +164,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     }
 
     /// Unwatches and deregisters what no one can reach, and frees the slots.
-    pub(crate) fn bury(&self, dead: Vec<DeadOf<R, M>>) {
+    pub(crate) fn bury(&self, dead: Vec<DeadOf<R>>) {
         let mut slots = Vec::with_capacity(dead.len());
         for dead in dead {
             self.unwatch(dead.cookie);
@@ -183,7 +183,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         let _ = self.monitor.unwatch(cookie);
     }
 
-    pub(crate) fn let_go(&self, bodies: impl IntoIterator<Item = BodyOf<R, M>>) {
+    pub(crate) fn let_go(&self, bodies: impl IntoIterator<Item = BodyOf<R>>) {
         for body in bodies {
             match self.registrar.deregister(&body.region) {
                 Ok(()) => self.counters.deregistrations.add(1),

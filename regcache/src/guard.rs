@@ -1,11 +1,9 @@
 //! A registration on loan.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::access::Access;
-use crate::cache::Cache;
 use crate::cells::HoldCell;
 use crate::monitor::Monitor;
 use crate::range::AddressRange;
@@ -18,13 +16,13 @@ use crate::slot::{Phase, Slot};
 /// It is of the memory that was mapped when it was handed out. If the mapping changes while the
 /// guard lives, the registration stays what it was, no later lookup returns it, and it is
 /// deregistered when the last guard on it is dropped. A clone is another guard on the same
-/// registration. Two words in size; it may be dropped on any thread, but not in a signal handler.
+/// registration. Three words in size; it may be dropped on any thread, but not in a signal handler.
 #[must_use = "the registration may be gone as soon as the guard is dropped"]
 pub struct Guard<'c, R: Registrar, M: Monitor> {
-    slot: NonNull<SlotOf<R, M>>,
+    slot: NonNull<SlotOf<R>>,
     /// What it is held by; `None` for the slot's count.
     cell: Option<&'c HoldCell>,
-    cache: PhantomData<&'c Cache<R, M>>,
+    home: &'c Shared<R, M>,
 }
 
 // SAFETY: a guard is a shared reference to the slot and the cell, and both may be shared among
@@ -39,26 +37,30 @@ impl<'c, R: Registrar, M: Monitor> Guard<'c, R, M> {
     /// The slot lives for `'c`, holds a registration, and is held by `cell` or by a count, which
     /// becomes the guard's; or it is a leaked one that [`Slot::uncached`] made.
     #[inline]
-    pub(crate) unsafe fn new(slot: NonNull<SlotOf<R, M>>, cell: Option<&'c HoldCell>) -> Self {
-        Guard { slot, cell, cache: PhantomData }
+    pub(crate) unsafe fn new(
+        home: &'c Shared<R, M>,
+        slot: NonNull<SlotOf<R>>,
+        cell: Option<&'c HoldCell>,
+    ) -> Self {
+        Guard { slot, cell, home }
     }
 
     /// Lends out a registration that is not in the table.
-    pub(crate) fn uncached(body: BodyOf<R, M>) -> Self {
+    pub(crate) fn uncached(home: &'c Shared<R, M>, body: BodyOf<R>) -> Self {
         let slot = Slot::uncached(body);
         slot.add_reference();
         // SAFETY: it is leaked until the last guard on it is dropped.
-        unsafe { Guard::new(NonNull::from(Box::leak(slot)), None) }
+        unsafe { Guard::new(home, NonNull::from(Box::leak(slot)), None) }
     }
 
     #[inline]
-    fn slot(&self) -> &SlotOf<R, M> {
+    fn slot(&self) -> &SlotOf<R> {
         // SAFETY: `new` was promised that it lives as long as the guard.
         unsafe { self.slot.as_ref() }
     }
 
     #[inline]
-    fn body(&self) -> &BodyOf<R, M> {
+    fn body(&self) -> &BodyOf<R> {
         // SAFETY: the guard holds the slot.
         unsafe { self.slot().body() }
     }
@@ -101,7 +103,7 @@ impl<'c, R: Registrar, M: Monitor> Guard<'c, R, M> {
 
     /// The last guard on a registration that is not in the table.
     #[cold]
-    fn end_uncached(home: &Shared<R, M>, slot: NonNull<SlotOf<R, M>>) {
+    fn end_uncached(home: &Shared<R, M>, slot: NonNull<SlotOf<R>>) {
         if home.owner.is_foreign() {
             // It is the parent's; this copy of it is leaked.
             return;
@@ -118,16 +120,14 @@ impl<R: Registrar, M: Monitor> Clone for Guard<'_, R, M> {
     /// both this guard's cell and its clone's.
     fn clone(&self) -> Self {
         self.slot().add_reference();
-        Guard { slot: self.slot, cell: None, cache: PhantomData }
+        Guard { slot: self.slot, cell: None, home: self.home }
     }
 }
 
 impl<R: Registrar, M: Monitor> Drop for Guard<'_, R, M> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the guard borrows the cache, which outlives it.
-        let home = unsafe { self.body().home.as_ref() };
-        let slot = self.slot();
+        let (home, slot) = (self.home, self.slot());
         if self.cell.is_none() && slot.state().is(Phase::Uncached) {
             if slot.release_reference() {
                 Self::end_uncached(home, self.slot);

@@ -25,6 +25,9 @@ const LEVEL_BITS: u32 = 2;
 /// Enough for 64 bits of address.
 const LEVELS: usize = 27;
 
+/// Granules that have buckets side by side.
+const RUN: u64 = 64;
+
 /// Entries that are looked at for one granule: half a cache line of them.
 const WAYS: usize = 8;
 
@@ -37,13 +40,36 @@ const SLOT_BITS: u32 = 25;
 /// Slots that entries can name.
 pub(crate) const MOST_SLOTS: u32 = (1 << SLOT_BITS) - 1;
 
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32 >> SLOT_BITS << SLOT_BITS
+/// Where a granule's entries stand, and what marks them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// Modulo the number of buckets.
+    bucket: u64,
+    tag: u32,
 }
 
-fn entry(hash: u64, slot: SlotId) -> u32 {
-    debug_assert!(slot < MOST_SLOTS);
-    tag(hash) | (slot + 1)
+impl Place {
+    /// A level and the granule of `addr` in it, for what `access` can serve: a local read may be
+    /// served by a registration that is written too.
+    ///
+    /// Neighbouring granules have neighbouring buckets, so that who walks through memory walks
+    /// through the table too, where the processor fetches ahead.
+    #[inline]
+    fn of(level: u32, addr: usize, access: Access) -> Place {
+        let class = if access.is_remote() { access } else { access - Access::LOCAL_WRITE };
+        let granule = (addr as u64).checked_shr(GRANULE_BITS + LEVEL_BITS * level).unwrap_or(0);
+        let (run, step) = (granule / RUN, granule % RUN);
+        let key = run ^ u64::from(class.bits()) << 53 ^ u64::from(level) << 48;
+        // The product's high bits depend on all bits of the key.
+        let product = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let tag = (product >> 32) as u32 >> SLOT_BITS << SLOT_BITS;
+        Place { bucket: (product >> 30) + step, tag }
+    }
+
+    fn entry(self, slot: SlotId) -> u32 {
+        debug_assert!(slot < MOST_SLOTS);
+        self.tag | (slot + 1)
+    }
 }
 
 #[cfg(not(loom))]
@@ -82,8 +108,9 @@ impl Hints {
         })
     }
 
-    fn bucket(&self, hash: u64) -> &Bucket {
-        &self.buckets[hash as usize & (self.buckets.len() - 1)]
+    #[inline]
+    fn ways(&self, place: Place) -> &[AtomicU32; WAYS] {
+        &self.buckets[place.bucket as usize & (self.buckets.len() - 1)].0
     }
 
     /// Calls `look` for slots that may hold `len` bytes at `addr`, until it returns something.
@@ -98,9 +125,9 @@ impl Hints {
         // Relaxed, here and below: a hint.
         let mut levels = self.levels.load(Ordering::Relaxed) >> level(len) << level(len);
         while levels != 0 {
-            let hash = hash(levels.trailing_zeros(), addr, access);
-            for way in &self.bucket(hash).0 {
-                let found = way.load(Ordering::Relaxed) ^ tag(hash);
+            let place = Place::of(levels.trailing_zeros(), addr, access);
+            for way in self.ways(place) {
+                let found = way.load(Ordering::Relaxed) ^ place.tag;
                 if found >> SLOT_BITS == 0
                     && let Some(slot) = found.checked_sub(1)
                     && let Some(found) = look(slot)
@@ -125,9 +152,9 @@ impl Hints {
     /// Puts the entries of an inserted registration back where others have taken their ways. The
     /// table's lock is held.
     pub(crate) fn place(&self, range: AddressRange, access: Access, slot: SlotId) {
-        for hash in places(range, access) {
-            let entry = entry(hash, slot);
-            let ways = &self.bucket(hash).0;
+        for place in places(range, access) {
+            let entry = place.entry(slot);
+            let ways = self.ways(place);
             let mut free = &ways[slot as usize % WAYS];
             for way in ways.iter().rev() {
                 match way.load(Ordering::Relaxed) {
@@ -153,9 +180,9 @@ impl Hints {
             self.levels
                 .store(self.levels.load(Ordering::Relaxed) & !(1 << level), Ordering::Relaxed);
         }
-        for hash in places(range, access) {
-            for way in &self.bucket(hash).0 {
-                if way.load(Ordering::Relaxed) == entry(hash, slot) {
+        for place in places(range, access) {
+            for way in self.ways(place) {
+                if way.load(Ordering::Relaxed) == place.entry(slot) {
                     way.store(0, Ordering::Relaxed);
                 }
             }
@@ -166,36 +193,16 @@ impl Hints {
 /// The lowest level whose granule is at least `len` bytes.
 #[inline]
 fn level(len: usize) -> u32 {
-    let bits = usize::BITS - (len - 1).leading_zeros();
+    let bits = usize::BITS - len.saturating_sub(1).leading_zeros();
     bits.saturating_sub(GRANULE_BITS).div_ceil(LEVEL_BITS)
 }
 
-/// A level and the granule of `addr` in it, for what `access` can serve: a local read may be served
-/// by a registration that is written too.
-#[inline]
-fn hash(level: u32, addr: usize, access: Access) -> u64 {
-    let class = if access.is_remote() { access } else { access - Access::LOCAL_WRITE };
-    let granule = (addr as u64).checked_shr(GRANULE_BITS + LEVEL_BITS * level).unwrap_or(0);
-    let key = granule ^ u64::from(class.bits()) << 53 ^ u64::from(level) << 48;
-    // The product's high bits depend on all bits of the key; the low ones get a share of them.
-    let product = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    product ^ product >> 32
-}
-
 /// Under what a registration stands.
-fn places(range: AddressRange, access: Access) -> impl Iterator<Item = u64> {
+fn places(range: AddressRange, access: Access) -> impl Iterator<Item = Place> {
     let level = level(range.len());
-    let first = hash(level, range.start(), access);
-    let last = hash(level, range.end() - 1, access);
+    let first = Place::of(level, range.start(), access);
+    let last = Place::of(level, range.end() - 1, access);
     std::iter::once(first).chain((last != first).then_some(last))
-}
-
-/// What a thread remembers a lookup's slot under.
-#[inline]
-pub(crate) fn front_hash(addr: usize, access: Access) -> u64 {
-    let page = (addr >> GRANULE_BITS) as u64;
-    // The rights are few and mostly known where this is compiled: they move the place.
-    (page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) ^ u64::from(access.bits()).wrapping_mul(0x2b)
 }
 
 #[cfg(test)]

@@ -28,12 +28,10 @@ use std::ptr::NonNull;
 
 use crate::access::Access;
 use crate::barrier::Barrier;
-use crate::cells::{HoldCell, Owned};
+use crate::cells::{HoldCell, Owned, PageHash};
 use crate::guard::Guard;
-use crate::hints::front_hash;
 use crate::monitor::Monitor;
 use crate::registrar::Registrar;
-use crate::request::Request;
 use crate::shared::{Shared, SlotOf};
 use crate::slot::{Phase, SlotId};
 
@@ -51,63 +49,59 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         len: usize,
         access: Access,
     ) -> Option<Guard<'c, R, M>> {
-        let id = block.recall(front_hash(addr, access))?;
+        let id = block.recall(PageHash::of(addr, access));
         let slot = self.slots.get(id)?;
-        // None is ever free where holds are counted.
-        let cell = block.next_cell()?;
-        cell.hold(id);
+        let id = id as SlotId;
+        let cell = block.next_cell();
+        match cell {
+            Some(cell) => cell.hold(id),
+            None if self.barrier == Barrier::Atomic => slot.add_reference(),
+            // The next one is in use; another may be free.
+            None => return None,
+        }
         if !self.is_good(id, slot, addr, len, access) {
             self.let_go_of_wrong(slot, cell);
             return None;
         }
         slot.visit();
         block.count_hit();
-        // SAFETY: the slot is held by `cell`, and was found valid since.
-        Some(unsafe { Guard::new(NonNull::from(slot), Some(cell)) })
+        // SAFETY: the slot is held, by `cell` or by count, and was found valid since.
+        Some(unsafe { Guard::new(self, NonNull::from(slot), cell) })
     }
 
     #[cold]
     #[inline(never)]
-    fn let_go_of_wrong(&self, slot: &SlotOf<R, M>, cell: &HoldCell) {
-        self.let_go_of(slot, Some(cell));
+    fn let_go_of_wrong(&self, slot: &SlotOf<R>, cell: Option<&HoldCell>) {
+        self.let_go_of(slot, cell);
     }
 
-    /// A registration for `request`, if what the thread remembers or the hints lead to one. The long
-    /// way of a hit, still without a lock.
+    /// A registration of the `len` bytes at `addr`, if the hints lead to one. The long way of a hit,
+    /// still without a lock.
     pub(crate) fn hit_by_hints<'c>(
         &'c self,
         block: Option<Owned<'c>>,
-        request: &Request,
+        addr: usize,
+        len: usize,
+        access: Access,
     ) -> Option<Guard<'c, R, M>> {
-        let (range, access) = (request.exact, request.access);
-        let (addr, len) = (range.start(), range.len());
-        let hash = front_hash(addr, access);
-        let hold = |id| {
-            let slot = self.slots.get(id)?;
+        self.hints.find(addr, len, access, |id| {
+            let slot = self.slots.get(id.into())?;
             let cell = self.hold(block, id);
             if !self.is_good(id, slot, addr, len, access) {
                 self.let_go_of(slot, cell);
                 return None;
             }
             slot.visit();
-            if let Some(block) = block {
-                block.remember(hash, id);
+            match block {
+                Some(block) => {
+                    block.remember(PageHash::of(addr, access), id);
+                    block.count_hit();
+                }
+                None => self.counters.other_hits.add(1),
             }
             // SAFETY: the slot is held, by `cell` or by count, and was found valid since.
-            Some(unsafe { Guard::new(NonNull::from(slot), cell) })
-        };
-        // Where holds are counted, `hit` did not look at what is remembered.
-        let counted = self.barrier == Barrier::Atomic;
-        let recalled = block.filter(|_| counted).and_then(|block| block.recall(hash));
-        let guard = match recalled.and_then(hold) {
-            Some(guard) => guard,
-            None => self.hints.find(addr, len, access, hold)?,
-        };
-        match block {
-            Some(block) => block.count_hit(),
-            None => self.counters.other_hits.add(1),
-        }
-        Some(guard)
+            Some(unsafe { Guard::new(self, NonNull::from(slot), cell) })
+        })
     }
 
     /// Holds a slot: by a cell of this thread, or by count.
@@ -125,7 +119,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     fn is_good(
         &self,
         id: SlotId,
-        slot: &SlotOf<R, M>,
+        slot: &SlotOf<R>,
         addr: usize,
         len: usize,
         access: Access,
@@ -150,7 +144,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
 
     /// Ends a hold, and the registration if this was the last hold on a stale one.
     #[inline]
-    pub(crate) fn let_go_of(&self, slot: &SlotOf<R, M>, cell: Option<&HoldCell>) {
+    pub(crate) fn let_go_of(&self, slot: &SlotOf<R>, cell: Option<&HoldCell>) {
         match cell {
             Some(cell) => cell.release(),
             None => _ = slot.release_reference(),

@@ -21,7 +21,7 @@ fn violations(barrier: Barrier, rounds: u32, time: Duration) -> (u32, u32) {
     assert_eq!(Barrier::best(), Barrier::Membarrier, "the kernel has membarrier(2)");
     let blocks = Blocks::new(Barrier::Membarrier);
     let block = blocks.claim().expect("memory");
-    let slot: Slot<(), ()> = Slot::new();
+    let slot: Slot<()> = Slot::new();
     let valid = slot.state().to(Phase::Valid);
     // Each thread starts a round when the other is there too, with nothing but a load in between.
     let (holder_at, ender_at) = (AtomicU32::new(0), AtomicU32::new(0));

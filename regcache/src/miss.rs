@@ -11,11 +11,10 @@ use nix::errno::Errno;
 
 use crate::access::Access;
 use crate::builder::memlock_limit;
-use crate::cells::{HoldCell, Owned};
+use crate::cells::{HoldCell, Owned, PageHash};
 use crate::error::Error;
 use crate::flight::Flight;
 use crate::guard::Guard;
-use crate::hints::front_hash;
 use crate::monitor::{Cookie, Monitor, MonitorError};
 use crate::progress;
 use crate::range::AddressRange;
@@ -24,7 +23,7 @@ use crate::request::Request;
 use crate::shared::{BodyOf, Shared};
 use crate::slot::{Phase, SlotId};
 use crate::stats::Counter;
-use crate::table::{InFlight, Published};
+use crate::table::{Failure, InFlight, Published};
 
 /// How often memory is pinned before it is handed out uncached. Pinning may itself change the
 /// mapping (it breaks copy-on-write) and so raise an event; with the first pin held the second finds
@@ -37,7 +36,7 @@ enum Found<'c, R: Registrar, M: Monitor> {
     /// A drain is asking the monitor about it.
     Suspect,
     /// Another thread is registering it; and whether that is of the same range.
-    InFlight(Arc<Flight>, bool),
+    InFlight(Arc<Flight>, Failure),
     Reserved(Reservation<'c, R, M>),
     /// Room may be had by ending these.
     Evicted(Vec<SlotId>),
@@ -52,11 +51,11 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         block: Option<Owned<'c>>,
         request: Request,
     ) -> Result<Guard<'c, R, M>, Error> {
-        let mut wider = true;
+        let (mut wider, mut since) = (true, None);
         loop {
             // Freshness comes before the look into the table.
             self.refresh();
-            let reason = match self.find_or_reserve(block, request, wider) {
+            let reason = match self.find_or_reserve(block, request, wider, &mut since) {
                 Found::Valid(guard) => {
                     self.counters.locked_hits.add(1);
                     return Ok(guard);
@@ -65,13 +64,12 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                     drop(self.drainer.lock());
                     continue;
                 }
-                Found::InFlight(flight, same) => {
+                Found::InFlight(flight, failure) => {
                     self.counters.joined.add(1);
-                    match flight.wait() {
-                        Ok(()) => {}
-                        Err(error) if same => return Err(error),
-                        // A wider range cannot be registered. That says nothing of this one.
-                        Err(_) => wider = false,
+                    match (flight.wait(), failure) {
+                        (Ok(()), _) | (Err(_), Failure::Earlier) => {}
+                        (Err(error), Failure::Shared) => return Err(error),
+                        (Err(_), Failure::Wider) => wider = false,
                     }
                     continue;
                 }
@@ -92,14 +90,17 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         }
     }
 
-    /// Looks into the table, in one hold of its lock.
+    /// Looks into the table, in one hold of its lock. `since` is what tells failures of before the
+    /// lookup from later ones: set at its first look.
     fn find_or_reserve<'c>(
         &'c self,
         block: Option<Owned<'c>>,
         request: Request,
         wider: bool,
+        since: &mut Option<u64>,
     ) -> Found<'c, R, M> {
         let mut table = self.table.lock();
+        let since = *since.get_or_insert(table.reservations());
         if self.blind.load(Ordering::Relaxed) {
             return Found::Uncachable(&self.counters.uncached_unmonitored);
         }
@@ -113,8 +114,8 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             Ok(_) => return Found::Suspect,
             Err(look) => look,
         };
-        match table.find_pending(&request, wider) {
-            Some(InFlight::Wait(flight, same)) => return Found::InFlight(flight, same),
+        match table.find_pending(&request, wider, since) {
+            Some(InFlight::Wait(flight, failure)) => return Found::InFlight(flight, failure),
             Some(InFlight::Own) => return Found::Uncachable(&self.counters.uncached_reentered),
             None => {}
         }
@@ -152,17 +153,17 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         request: Request,
     ) -> Guard<'c, R, M> {
         if let Some(block) = block {
-            block.remember(front_hash(request.exact.start(), request.access), id);
+            block.remember(PageHash::of(request.exact.start(), request.access), id);
         }
         // SAFETY: the slot is one of this cache's, holds a registration, and is held.
-        unsafe { Guard::new(NonNull::from(&self.slots[id]), cell) }
+        unsafe { Guard::new(self, NonNull::from(&self.slots[id]), cell) }
     }
 
     /// Lends out a registration that is not in the table, and says why not.
-    fn lend_uncached(&self, pinned: BodyOf<R, M>, reason: &Counter) -> Guard<'_, R, M> {
+    fn lend_uncached(&self, pinned: BodyOf<R>, reason: &Counter) -> Guard<'_, R, M> {
         reason.add(1);
         event!(debug, range = %pinned.range, "lent out uncached");
-        Guard::uncached(pinned)
+        Guard::uncached(self, pinned)
     }
 
     /// Watches, and evicts once if the monitor has reached a limit.
@@ -181,8 +182,8 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         &self,
         range: AddressRange,
         access: Access,
-        held: &mut Option<BodyOf<R, M>>,
-    ) -> Result<BodyOf<R, M>, Error> {
+        held: &mut Option<BodyOf<R>>,
+    ) -> Result<BodyOf<R>, Error> {
         loop {
             // SAFETY: remote access only comes from `get_or_register_remote`, whose caller made this
             // very promise.
@@ -190,13 +191,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                 Ok(region) => {
                     self.counters.registrations.add(1);
                     let keys = self.registrar.keys(&region);
-                    return Ok(BodyOf::<R, M> {
-                        range,
-                        access,
-                        keys,
-                        home: NonNull::from(self),
-                        region,
-                    });
+                    return Ok(BodyOf::<R> { range, access, keys, region });
                 }
                 Err(Errno::ENOMEM) if held.is_some() => self.let_go(held.take()),
                 Err(Errno::ENOMEM) if self.evict(range.len() as u64) => {}
@@ -328,9 +323,9 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
     /// Makes the registration findable; or gives it back, with the news of whether to try again.
     fn publish(
         &mut self,
-        pinned: BodyOf<R, M>,
+        pinned: BodyOf<R>,
         word: u64,
-    ) -> Result<Guard<'c, R, M>, (BodyOf<R, M>, bool)> {
+    ) -> Result<Guard<'c, R, M>, (BodyOf<R>, bool)> {
         let Reservation { cache, block, slot, .. } = *self;
         let mut table = cache.table.lock();
         if cache.blind.load(Ordering::Relaxed) {

@@ -27,7 +27,7 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
 
 /// A cache of one slot.
 struct Model {
-    slot: Slot<(), ()>,
+    slot: Slot<()>,
     blocks: Blocks,
     /// The table's lock; and whether the slot is a zombie.
     table: Mutex<bool>,

@@ -24,11 +24,11 @@ use crate::stats::Counters;
 use crate::table::{Dead, Table};
 use crate::tls::CacheId;
 
-pub(crate) type BodyOf<R, M> = Body<Shared<R, M>, <R as Registrar>::Region>;
-pub(crate) type SlotOf<R, M> = Slot<Shared<R, M>, <R as Registrar>::Region>;
-pub(crate) type DeadOf<R, M> = Dead<Shared<R, M>, <R as Registrar>::Region>;
-type SlotsOf<R, M> = Slots<Shared<R, M>, <R as Registrar>::Region>;
-type TableOf<R, M> = Table<Shared<R, M>, <R as Registrar>::Region>;
+pub(crate) type BodyOf<R> = Body<<R as Registrar>::Region>;
+pub(crate) type SlotOf<R> = Slot<<R as Registrar>::Region>;
+pub(crate) type DeadOf<R> = Dead<<R as Registrar>::Region>;
+type SlotsOf<R> = Slots<<R as Registrar>::Region>;
+type TableOf<R> = Table<<R as Registrar>::Region>;
 
 pub(crate) struct Shared<R: Registrar, M: Monitor> {
     // What a hit reads.
@@ -38,7 +38,7 @@ pub(crate) struct Shared<R: Registrar, M: Monitor> {
     /// A generation of the monitor up to which every event has been marked in the table.
     pub seen: AtomicU64,
     pub monitor: M,
-    pub slots: Arc<SlotsOf<R, M>>,
+    pub slots: SlotsOf<R>,
     pub hints: Arc<Hints>,
     pub blocks: Blocks,
     // What a miss needs besides.
@@ -47,24 +47,18 @@ pub(crate) struct Shared<R: Registrar, M: Monitor> {
     /// The monitor has lost events: nothing is cached any more.
     pub blind: AtomicBool,
     pub drainer: Mutex<Vec<Invalid>>,
-    pub table: Mutex<TableOf<R, M>>,
+    pub table: Mutex<TableOf<R>>,
     /// Registrations that the registrar would not let go of yet.
-    pub undead: Mutex<Vec<BodyOf<R, M>>>,
+    pub undead: Mutex<Vec<BodyOf<R>>>,
     pub counters: Counters,
 }
-
-// SAFETY: the bodies in `undead` and in the slots point back to this very value, which is why these
-// traits are not derived; everything else in them may be sent and shared.
-unsafe impl<R: Registrar, M: Monitor> Send for Shared<R, M> {}
-// SAFETY: as above.
-unsafe impl<R: Registrar, M: Monitor> Sync for Shared<R, M> {}
 
 impl<R: Registrar, M: Monitor> Shared<R, M> {
     pub(crate) fn new(registrar: R, monitor: M, settings: Settings) -> Result<Self, Error> {
         let owner = Owner::current().map_err(|errno| Error::ForkDetection { errno })?;
         let limits = settings.limits;
         let no_memory = |errno| Error::NoMemory { regions: limits.regions, errno };
-        let slots = Arc::new(Slots::new(limits.slots()).map_err(no_memory)?);
+        let slots = Slots::new(limits.slots()).map_err(no_memory)?;
         let hints = Arc::new(Hints::new(limits.regions).map_err(no_memory)?);
         // Nothing is watched yet, so no event up to now concerns this cache.
         let seen = AtomicU64::new(monitor.generation());

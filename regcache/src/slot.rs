@@ -17,6 +17,7 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
@@ -77,18 +78,16 @@ impl State {
 /// A registration, from pin to unpin.
 #[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Body<H, T> {
+pub(crate) struct Body<T> {
     pub range: AddressRange,
     pub access: Access,
     pub keys: Keys,
-    /// The cache that it belongs to.
-    pub home: NonNull<H>,
     pub region: T,
 }
 
 /// One registration at a time. What every hit reads lies in one cache line.
 #[repr(C, align(64))]
-pub(crate) struct Slot<H, T> {
+pub(crate) struct Slot<T> {
     state: AtomicU64,
     /// The monitor's generation of this slot, where it has one.
     generation: AtomicU64,
@@ -96,17 +95,21 @@ pub(crate) struct Slot<H, T> {
     references: AtomicU32,
     /// Found since the clock's hand last came by.
     visited: AtomicBool,
-    body: UnsafeCell<MaybeUninit<Body<H, T>>>,
+    body: UnsafeCell<MaybeUninit<Body<T>>>,
 }
+
+// With what a hit writes into a cell, one line of the slot is all that it touches.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Slot<usize>>() == 64);
 
 // SAFETY: the body is written only by who has the slot to itself (`fill`, `take`), and read only by
 // who holds it (`body`); their callers promise that. All else is atomic.
-unsafe impl<H: Sync, T: Send + Sync> Sync for Slot<H, T> {}
-// SAFETY: as for `T`; the home is reached by reference only.
-unsafe impl<H: Sync, T: Send + Sync> Send for Slot<H, T> {}
+unsafe impl<T: Send + Sync> Sync for Slot<T> {}
+// SAFETY: it owns the body, and all else is atomic.
+unsafe impl<T: Send + Sync> Send for Slot<T> {}
 
-impl<H, T> Slot<H, T> {
-    pub(crate) fn new() -> Slot<H, T> {
+impl<T> Slot<T> {
+    pub(crate) fn new() -> Slot<T> {
         Slot {
             state: AtomicU64::new(0),
             generation: AtomicU64::new(0),
@@ -117,7 +120,7 @@ impl<H, T> Slot<H, T> {
     }
 
     /// A registration that is lent out once, in a slot of its own.
-    pub(crate) fn uncached(body: Body<H, T>) -> Box<Slot<H, T>> {
+    pub(crate) fn uncached(body: Body<T>) -> Box<Slot<T>> {
         let slot = Slot::new();
         slot.set(State::new(0, Phase::Uncached));
         // SAFETY: nobody else knows of the slot.
@@ -209,7 +212,7 @@ impl<H, T> Slot<H, T> {
     /// # Safety
     ///
     /// The slot is pending and the caller's own, and holds no registration.
-    pub(crate) unsafe fn fill(&self, body: Body<H, T>) {
+    pub(crate) unsafe fn fill(&self, body: Body<T>) {
         // SAFETY: nobody reads or writes the body of a pending slot but its owner.
         unsafe { (*self.body.get()).write(body) };
     }
@@ -221,7 +224,7 @@ impl<H, T> Slot<H, T> {
     /// The slot has one, and keeps it for the life of the reference: the caller holds the slot and
     /// has found it valid since; or holds the table's lock, and the slot is not free or pending.
     #[inline]
-    pub(crate) unsafe fn body(&self) -> &Body<H, T> {
+    pub(crate) unsafe fn body(&self) -> &Body<T> {
         // SAFETY: it is filled, and `take` is not called while somebody may read.
         unsafe { (*self.body.get()).assume_init_ref() }
     }
@@ -231,46 +234,69 @@ impl<H, T> Slot<H, T> {
     /// # Safety
     ///
     /// The slot has one, nobody holds the slot, and nobody else can come to read it.
-    pub(crate) unsafe fn take(&self) -> Body<H, T> {
+    pub(crate) unsafe fn take(&self) -> Body<T> {
         // SAFETY: it is filled, and the caller has it to itself. Nobody reads it again before `fill`.
         unsafe { (*self.body.get()).assume_init_read() }
     }
 }
 
-/// All slots of a cache.
-pub(crate) struct Slots<H, T>(SlotPages<H, T>);
+/// All slots of a cache. A clone is the same slots.
+pub(crate) struct Slots<T> {
+    /// Of `pages`, so that a lookup finds them in one step.
+    first: NonNull<Slot<T>>,
+    count: u32,
+    pages: Arc<SlotPages<T>>,
+}
 
 #[cfg(not(loom))]
-type SlotPages<H, T> = ZeroedSlice<Slot<H, T>>;
+type SlotPages<T> = ZeroedSlice<Slot<T>>;
 #[cfg(loom)]
-type SlotPages<H, T> = Box<[Slot<H, T>]>;
+type SlotPages<T> = Box<[Slot<T>]>;
 
-impl<H, T> Slots<H, T> {
-    #[cfg(not(loom))]
-    pub(crate) fn new(count: u32) -> Result<Slots<H, T>, Errno> {
-        // SAFETY: a slot of zeros is a free one: integers, and a body that need not be initialised.
-        Ok(Slots(unsafe { ZeroedSlice::new(count as usize) }?))
+#[cfg(not(loom))]
+fn new_slots<T>(count: u32) -> Result<SlotPages<T>, Errno> {
+    // SAFETY: a slot of zeros is a free one: integers, and a body that need not be initialised.
+    unsafe { ZeroedSlice::new(count as usize) }
+}
+
+#[cfg(loom)]
+fn new_slots<T>(count: u32) -> Result<SlotPages<T>, Errno> {
+    Ok((0..count).map(|_| Slot::new()).collect())
+}
+
+// SAFETY: `first` points into `pages`, which may be sent and shared if slots may.
+unsafe impl<T: Send + Sync> Send for Slots<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Slots<T> {}
+
+impl<T> Clone for Slots<T> {
+    fn clone(&self) -> Self {
+        Slots { first: self.first, count: self.count, pages: self.pages.clone() }
+    }
+}
+
+impl<T> Slots<T> {
+    pub(crate) fn new(count: u32) -> Result<Slots<T>, Errno> {
+        let pages = Arc::new(new_slots(count)?);
+        Ok(Slots { first: NonNull::from(&pages[..]).cast(), count, pages })
     }
 
-    #[cfg(loom)]
-    pub(crate) fn new(count: u32) -> Result<Slots<H, T>, Errno> {
-        Ok(Slots((0..count).map(|_| Slot::new()).collect()))
-    }
-
+    /// The slot of this number, if there is one: any number may be asked for.
     #[inline]
-    pub(crate) fn get(&self, id: SlotId) -> Option<&Slot<H, T>> {
-        self.0.get(id as usize)
+    pub(crate) fn get(&self, id: u64) -> Option<&Slot<T>> {
+        // SAFETY: `pages` has `count` slots and is never moved or changed while it lives.
+        (id < self.count.into()).then(|| unsafe { self.first.add(id as usize).as_ref() })
     }
 
     pub(crate) fn len(&self) -> u32 {
-        self.0.len() as u32
+        self.count
     }
 
     /// The number of a slot of this table.
     #[inline]
-    pub(crate) fn id_of(&self, slot: &Slot<H, T>) -> SlotId {
-        let offset = std::ptr::from_ref(slot) as usize - self.0.as_ptr() as usize;
-        (offset / size_of::<Slot<H, T>>()) as SlotId
+    pub(crate) fn id_of(&self, slot: &Slot<T>) -> SlotId {
+        let offset = std::ptr::from_ref(slot) as usize - self.first.as_ptr() as usize;
+        (offset / size_of::<Slot<T>>()) as SlotId
     }
 
     /// The name of the slot's present tenant.
@@ -279,12 +305,12 @@ impl<H, T> Slots<H, T> {
     }
 }
 
-impl<H, T> std::ops::Index<SlotId> for Slots<H, T> {
-    type Output = Slot<H, T>;
+impl<T> std::ops::Index<SlotId> for Slots<T> {
+    type Output = Slot<T>;
 
     #[inline]
-    fn index(&self, id: SlotId) -> &Slot<H, T> {
-        &self.0[id as usize]
+    fn index(&self, id: SlotId) -> &Slot<T> {
+        self.get(id.into()).expect("a slot of this cache")
     }
 }
 

@@ -23,10 +23,10 @@ const EVICTION_SHARE: u64 = 64;
 
 /// A registration that nobody can find or holds any more: unwatch, deregister, then
 /// [`Table::free`].
-pub(crate) struct Dead<H, T> {
+pub(crate) struct Dead<T> {
     pub cookie: Cookie,
     pub slot: SlotId,
-    pub body: Body<H, T>,
+    pub body: Body<T>,
 }
 
 /// What the registrations in the table may use.
@@ -48,6 +48,8 @@ impl Limits {
 #[derive(Debug)]
 struct Pending {
     slot: SlotId,
+    /// [`Table::reservations`] with this one.
+    number: u64,
     asked: Request,
     /// What is registered: `asked`, or that and its neighbours.
     request: Request,
@@ -62,19 +64,31 @@ struct Pending {
 /// What a registration in the making means for who wants one like it.
 #[derive(Debug)]
 pub(crate) enum InFlight {
-    /// With the news of whether it is of the same range: then it fails for both if it fails.
-    Wait(Arc<Flight>, bool),
+    Wait(Arc<Flight>, Failure),
     /// It is the caller's own: it must not wait for itself.
     Own,
 }
 
-pub(crate) struct Table<H, T> {
-    slots: Arc<Slots<H, T>>,
+/// What the failure of a registration in the making says to who waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The same range was tried after the waiter had asked for it: so it has failed for both.
+    Shared,
+    /// The same range, but perhaps tried before the waiter asked, and mapped in between.
+    Earlier,
+    /// A wider range, which says nothing of what the waiter asked for.
+    Wider,
+}
+
+pub(crate) struct Table<T> {
+    slots: Slots<T>,
     hints: Arc<Hints>,
     index: Index,
     free: Vec<SlotId>,
     /// Slots from here on have never been used.
     unused: SlotId,
+    /// How many registrations have been begun.
+    reservations: u64,
     /// As many as there are threads that register.
     pending: Vec<Pending>,
     /// Stale, past the barrier, and held by somebody.
@@ -88,14 +102,15 @@ pub(crate) struct Table<H, T> {
     bytes: u64,
 }
 
-impl<H, T> Table<H, T> {
-    pub(crate) fn new(limits: Limits, slots: Arc<Slots<H, T>>, hints: Arc<Hints>) -> Table<H, T> {
+impl<T> Table<T> {
+    pub(crate) fn new(limits: Limits, slots: Slots<T>, hints: Arc<Hints>) -> Table<T> {
         Table {
             slots,
             hints,
             index: Index::default(),
             free: Vec::new(),
             unused: 0,
+            reservations: 0,
             pending: Vec::new(),
             zombies: HashSet::new(),
             unfenced: Vec::new(),
@@ -114,7 +129,7 @@ impl<H, T> Table<H, T> {
         self.bytes
     }
 
-    fn body(&self, id: SlotId) -> &Body<H, T> {
+    fn body(&self, id: SlotId) -> &Body<T> {
         // SAFETY: the table's lock is held, and the callers ask for slots that are valid, suspect or
         // stale: `publish` has filled them, and only `settle` takes the body, under the lock.
         unsafe { self.slots[id].body() }
@@ -150,19 +165,34 @@ impl<H, T> Table<H, T> {
         Err(own)
     }
 
+    /// How many registrations have been begun.
+    pub(crate) fn reservations(&self) -> u64 {
+        self.reservations
+    }
+
     /// A registration in the making that will serve `request`; where `wider` is not wanted, only one
-    /// that was asked for by the same range.
-    pub(crate) fn find_pending(&mut self, request: &Request, wider: bool) -> Option<InFlight> {
+    /// that was asked for by the same range. The caller began when there were `since`
+    /// [`reservations`](Table::reservations).
+    pub(crate) fn find_pending(
+        &mut self,
+        request: &Request,
+        wider: bool,
+        since: u64,
+    ) -> Option<InFlight> {
         let same = |p: &Pending| p.asked.range == request.range && p.asked.access == request.access;
         let serves = |p: &&mut Pending| {
             same(p) || wider && request.is_served_by(p.request.range, p.request.access)
         };
         let pending = self.pending.iter_mut().find(serves)?;
-        let is_same = same(pending);
+        let failure = match same(pending) {
+            true if pending.number > since => Failure::Shared,
+            true => Failure::Earlier,
+            false => Failure::Wider,
+        };
         if pending.by == tls::this_thread() {
             return Some(InFlight::Own);
         }
-        Some(InFlight::Wait(pending.flight.get_or_insert_default().clone(), is_same))
+        Some(InFlight::Wait(pending.flight.get_or_insert_default().clone(), failure))
     }
 
     /// `request` widened to the registrations that it overlaps, while that at most doubles it.
@@ -234,8 +264,16 @@ impl<H, T> Table<H, T> {
             None => return None,
         };
         self.set(id, Phase::Pending);
-        let by = tls::this_thread();
-        self.pending.push(Pending { slot: id, asked, request, flight: None, by, dirty: false });
+        self.reservations += 1;
+        self.pending.push(Pending {
+            slot: id,
+            number: self.reservations,
+            asked,
+            request,
+            flight: None,
+            by: tls::this_thread(),
+            dirty: false,
+        });
         self.regions += 1;
         self.bytes += request.range.len() as u64;
         Some(id)
@@ -262,9 +300,9 @@ impl<H, T> Table<H, T> {
     pub(crate) fn publish(
         &mut self,
         id: SlotId,
-        body: Body<H, T>,
+        body: Body<T>,
         generation: u64,
-    ) -> Result<Published, Body<H, T>> {
+    ) -> Result<Published, Body<T>> {
         if self.pending(id).dirty {
             return Err(body);
         }
@@ -309,7 +347,7 @@ impl<H, T> Table<H, T> {
     /// suspect.
     pub(crate) fn suspect(&mut self, cookie: Cookie) -> Option<SlotId> {
         let id = cookie.slot();
-        if self.slots.get(id).is_none() || self.slots.cookie(id) != cookie {
+        if self.slots.get(id.into()).is_none() || self.slots.cookie(id) != cookie {
             return None;
         }
         if self.is(id, Phase::Pending) {
@@ -398,7 +436,7 @@ impl<H, T> Table<H, T> {
 
     /// Ends what was made stale before the caller went through the barrier, as far as nobody holds
     /// it.
-    pub(crate) fn settle(&mut self, stale: Vec<SlotId>, blocks: &Blocks) -> Vec<Dead<H, T>> {
+    pub(crate) fn settle(&mut self, stale: Vec<SlotId>, blocks: &Blocks) -> Vec<Dead<T>> {
         if stale.is_empty() {
             return Vec::new();
         }
@@ -416,20 +454,20 @@ impl<H, T> Table<H, T> {
     }
 
     /// Somebody let go of `id` and found it stale.
-    pub(crate) fn settle_zombie(&mut self, id: SlotId, blocks: &Blocks) -> Vec<Dead<H, T>> {
+    pub(crate) fn settle_zombie(&mut self, id: SlotId, blocks: &Blocks) -> Vec<Dead<T>> {
         // If it is not a zombie, who made it stale has not settled it yet, and will.
         if self.zombies.remove(&id) { self.settle(vec![id], blocks) } else { Vec::new() }
     }
 
     /// Everything, whoever held it: nobody does any more.
-    pub(crate) fn bury_all(&mut self) -> Vec<Dead<H, T>> {
+    pub(crate) fn bury_all(&mut self) -> Vec<Dead<T>> {
         let mut all = self.make_all_stale();
         all.extend(self.zombies.drain());
         all.append(&mut self.unfenced);
         all.into_iter().map(|id| self.bury(id)).collect()
     }
 
-    fn bury(&mut self, id: SlotId) -> Dead<H, T> {
+    fn bury(&mut self, id: SlotId) -> Dead<T> {
         debug_assert!(self.is(id, Phase::Stale));
         self.set(id, Phase::Dying);
         // SAFETY: nobody holds the slot, and it is not valid, so nobody begins to.
@@ -454,7 +492,7 @@ impl<H, T> Table<H, T> {
     }
 
     /// Every registration that can be found or is held.
-    pub(crate) fn list(&self) -> impl Iterator<Item = (SlotId, Phase, &Body<H, T>)> {
+    pub(crate) fn list(&self) -> impl Iterator<Item = (SlotId, Phase, &Body<T>)> {
         (0..self.unused).filter_map(|id| {
             let state = self.slots[id].state();
             let phase = [Phase::Valid, Phase::Suspect, Phase::Stale];
