@@ -122,6 +122,12 @@ pub const PEERS: &[Need] = &[
     need(File("/usr/include/rdma/fi_domain.h"), "describes libfabric's cache", "libfabric-dev"),
 ];
 
+/// To build the plug-ins' tests and to run them.
+pub const PLUGINS: &[Need] = &[
+    need(File("/usr/include/ucp/api/ucp.h"), "describes UCX", "libucx-dev"),
+    need(Program("unshare"), "hides the device from a test", "util-linux"),
+];
+
 impl Need {
     fn name(&self) -> &'static str {
         match self.what {

@@ -22,6 +22,7 @@ mod module;
 mod native;
 mod package;
 mod picture;
+mod plugins;
 mod program;
 mod ratios;
 mod selftests;

@@ -10,6 +10,7 @@ use crate::c_interface;
 use crate::command::Run;
 use crate::guest::quote;
 use crate::kernel::Kernel;
+use crate::plugins;
 use crate::selftests;
 use crate::tally::{BEGIN, END};
 use crate::workspace::Workspace;
@@ -57,6 +58,12 @@ pub fn c_programs(workspace: &Workspace, kernel: &Kernel, filter: &str) -> Resul
 /// The C tests of the cache's C interface that need a device and whose names contain `filter`.
 pub fn c_interface_programs(workspace: &Workspace, filter: Option<&str>) -> Result<Vec<Program>> {
     let programs = c_interface::build(workspace)?.into_iter().map(Program::at);
+    Ok(programs.filter(|program| program.name.contains(filter.unwrap_or_default())).collect())
+}
+
+/// The tests of the plug-ins whose names contain `filter`.
+pub fn plugin_programs(workspace: &Workspace, filter: Option<&str>) -> Result<Vec<Program>> {
+    let programs = plugins::build(workspace)?.into_iter().map(Program::at);
     Ok(programs.filter(|program| program.name.contains(filter.unwrap_or_default())).collect())
 }
 

@@ -47,7 +47,7 @@ pub fn main(args: Args) -> Result<u8> {
         None if stays_here => vec![Series::default()],
         None => Series::value_variants().to_vec(),
     };
-    let mut needs = vec![host::WORKSPACE, host::PEERS, host::C_INTERFACE];
+    let mut needs = vec![host::WORKSPACE, host::PEERS, host::C_INTERFACE, host::PLUGINS];
     if !all.is_empty() {
         needs.extend([host::GUEST, host::SELFTESTS]);
     }
@@ -149,6 +149,10 @@ impl Tests {
             suite::c_interface_programs(&tests.workspace, tests.args.filter.as_deref())
         });
         everywhere.extend(c.unwrap_or_default());
+        let plugins = self.step("plug-ins' build", |tests| {
+            suite::plugin_programs(&tests.workspace, tests.args.filter.as_deref())
+        });
+        everywhere.extend(plugins.unwrap_or_default());
         for series in all {
             let linux = format!("Linux {}", series.properties().version);
             let before = mem::take(&mut self.tally);
