@@ -6,6 +6,7 @@
 //! | `REGCACHE_MAX_BYTES` | a number, or one with `K`, `M`, `G`, `T` (powers of 1024) | [`Builder::max_bytes`](crate::Builder::max_bytes) |
 //! | `REGCACHE_BARRIER` | `membarrier`, `atomic` | [`Builder::barrier`](crate::Builder::barrier) |
 //! | `REGCACHE_VERIFY` | `0`, `1` | [`Builder::verify`](crate::Builder::verify) |
+//! | `REGCACHE_PLUGIN_LOG` | `0` keeps the middleware's plug-ins silent while they work | their README |
 //!
 //! What the program sets itself comes first. A value that is not understood, and a variable
 //! `REGCACHE_…` that is not in the table, are errors when the cache is built: a setting that is
@@ -61,6 +62,8 @@ fn parse(variables: impl Iterator<Item = (String, String)>) -> Result<Environmen
                     _ => return Err(bad("0 or 1")),
                 });
             }
+            // The plug-ins', which are in the same process.
+            "REGCACHE_PLUGIN_LOG" => {}
             _ => {
                 return Err(bad(
                     "no such variable: see the documentation of regcache::environment",
@@ -100,6 +103,7 @@ mod tests {
         let atomic = one("REGCACHE_BARRIER", "atomic").unwrap();
         assert_eq!(atomic.barrier, Some(Barrier::Atomic));
         assert_eq!(one("REGCACHE_VERIFY", "0").unwrap().verify, Some(false));
+        assert_eq!(one("REGCACHE_PLUGIN_LOG", "0").unwrap(), Environment::default());
     }
 
     #[test]

@@ -27,10 +27,19 @@ pub struct Apt {
 }
 
 impl Apt {
-    /// Downloads the lists to `directory`.
+    /// Downloads the lists of packages to `directory`.
     pub fn update(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
+        Self::update_lists("deb", directory, suites)
+    }
+
+    /// Downloads the lists of packages' sources to `directory`.
+    pub fn update_sources(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
+        Self::update_lists("deb-src", directory, suites)
+    }
+
+    fn update_lists(kind: &str, directory: PathBuf, suites: &[Suite]) -> Result<Self> {
         if host::program("apt-get").is_none() {
-            bail!("the guests' kernels are Debian's packages, and apt is not on this machine");
+            bail!("what is wanted are Debian's packages, and apt is not on this machine");
         }
         for part in ["lists/partial", "cache/archives/partial"] {
             let path = directory.join(part);
@@ -40,7 +49,7 @@ impl Apt {
         let mut sources = String::new();
         for Suite { archive, name } in suites {
             let mirror = mirror(archive);
-            sources += &format!("deb [arch=amd64 signed-by={KEYRING}] {mirror} {name} main\n");
+            sources += &format!("{kind} [arch=amd64 signed-by={KEYRING}] {mirror} {name} main\n");
         }
         fs::write(directory.join("sources.list"), sources)
             .with_context(|| format!("cannot write to {}", directory.display()))?;
@@ -93,6 +102,15 @@ impl Apt {
     pub fn download(&self, packages: &[String], directory: &Path) -> Result<()> {
         let mut download = self.command("apt-get");
         download.args(["download", "-q"]).args(packages).current_dir(directory).read()?;
+        Ok(())
+    }
+
+    /// Downloads the sources of a version of a package, and unpacks them in
+    /// `directory`.
+    pub fn source(&self, package: &str, version: &str, directory: &Path) -> Result<()> {
+        let mut source = self.command("apt-get");
+        source.args(["source", "-q", &format!("{package}={version}")]).current_dir(directory);
+        source.read()?;
         Ok(())
     }
 }

@@ -122,10 +122,28 @@ pub const PEERS: &[Need] = &[
     need(File("/usr/include/rdma/fi_domain.h"), "describes libfabric's cache", "libfabric-dev"),
 ];
 
-/// To build the plug-ins' tests and to run them.
+/// To build the plug-ins and their tests, and to run those.
 pub const PLUGINS: &[Need] = &[
+    need(Program("make"), "builds the plug-ins", "make"),
+    need(Program("gcc"), "compiles the plug-ins", "gcc"),
+    need(File("/usr/include/infiniband/verbs.h"), "describes libibverbs", "libibverbs-dev"),
+    need(File("/usr/include/rdma/fi_ext.h"), "describes libfabric's monitors", "libfabric-dev"),
     need(File("/usr/include/ucp/api/ucp.h"), "describes UCX", "libucx-dev"),
+    need(
+        File("/usr/lib/x86_64-linux-gnu/openmpi/include/openmpi/opal/mca/rcache/rcache.h"),
+        "describes Open MPI's caches",
+        "libopenmpi-dev",
+    ),
     need(Program("unshare"), "hides the device from a test", "util-linux"),
+];
+
+/// To build Open MPI's btl/openib.
+pub const OPENIB: &[Need] = &[
+    need(Program("dpkg-source"), "unpacks sources", "dpkg-dev"),
+    need(File(KEYRING), "tells that sources are Debian's", "debian-archive-keyring"),
+    need(File("/usr/include/rdma/rdma_cma.h"), "describes librdmacm", "librdmacm-dev"),
+    need(File("/usr/include/hwloc.h"), "describes libhwloc", "libhwloc-dev"),
+    need(File("/usr/include/event2/event.h"), "describes libevent", "libevent-dev"),
 ];
 
 impl Need {

@@ -20,6 +20,7 @@ mod kernel;
 mod machine;
 mod module;
 mod native;
+mod openib;
 mod package;
 mod picture;
 mod plugins;
@@ -66,6 +67,8 @@ enum Task {
     Bench(bench::Args),
     /// Run random programs against the cache, every lookup judged
     FuzzTruth(fuzz_truth::Args),
+    /// Build Open MPI's btl/openib for RDMA over Ethernet, which Debian's cannot
+    Openib,
     /// Make a Debian package of the kernel module
     Package(package::Args),
 }
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::main(args),
         Task::Bench(args) => bench::main(args),
         Task::FuzzTruth(args) => fuzz_truth::main(args),
+        Task::Openib => openib::main(),
         Task::Package(args) => package::main(args),
     };
     match result {
