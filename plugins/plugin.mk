@@ -19,10 +19,12 @@ HEADERS		:= $(TOP)/plugins/common/kernel_source.h \
 all:
 .DEFAULT_GOAL := all
 
-$(TOP)/target/ffi/libregcache.a:
-	$(MAKE) -C $(TOP)/regcache-ffi
+# cargo knows whether it is up to date.
+$(TOP)/target/ffi/libregcache.a: FORCE
+	$(MAKE) -C $(TOP)/regcache-ffi OUT=$(TOP)/target/ffi $@
+FORCE:
 
 $(OUT):
 	mkdir -p $@
 
-.PHONY: all
+.PHONY: all FORCE

@@ -45,6 +45,7 @@ echo 16 >/proc/sys/vm/nr_hugepages
 echo 0 >/proc/sys/kernel/numa_balancing
 echo 60 >/proc/sys/kernel/hung_task_timeout_secs
 ip link set lo up
+hostname "$NAME"
 
 for directory in dev proc sys; do
 	mount -o move "/$directory" "/root/$directory"

@@ -21,10 +21,22 @@ if [ "$SLOWDOWN" != 1 ]; then
 fi
 if [ "$RDMA" = 1 ]; then
 	# A page of RoCE payload with its headers fits into this MTU.
-	modprobe -a dummy rdma_rxe ib_uverbs rdma_ucm
-	ip link add roce0 type dummy
-	ip link set roce0 address 02:00:00:00:00:01 mtu 4200 up
-	ip address add 192.0.2.1/24 dev roce0
+	modprobe -a rdma_rxe ib_uverbs rdma_ucm
+	case $NAME in
+	node?)
+		modprobe virtio_net
+		ip link set "$(ls /sys/bus/virtio/drivers/virtio_net/virtio*/net)" name roce0
+		printf '192.0.2.%s\n' '1 node1' '2 node2' >>/etc/hosts
+		ip address add "192.0.2.${NAME#node}/24" dev roce0
+		;;
+	*)
+		modprobe dummy
+		ip link add roce0 type dummy
+		ip link set roce0 address 02:00:00:00:00:01
+		ip address add 192.0.2.1/24 dev roce0
+		;;
+	esac
+	ip link set roce0 mtu 4200 up
 	rdma link add rxe0 type rxe netdev roce0
 fi
 for module in $INSERT; do

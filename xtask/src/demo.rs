@@ -8,13 +8,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::guest::Options;
-use crate::picture;
 use crate::program::Program;
 use crate::workspace::Workspace;
+use crate::{mpi, picture};
 
 /// What `cargo xtask demo` is told.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     #[command(flatten)]
     options: Options,
     /// Give up after this many seconds
@@ -28,9 +31,18 @@ pub struct Args {
     redraw: bool,
 }
 
+#[derive(clap::Subcommand)]
+enum Part {
+    /// Corrupt MPI's messages on purpose, stock and with the plug-ins, and draw the result
+    Mpi(mpi::Args),
+}
+
 /// Runs the task and returns the demonstration's exit status: 0 if regcache
 /// delivered every byte and the unaided cache did not.
 pub fn main(args: Args) -> Result<u8> {
+    if let Some(Part::Mpi(args)) = args.part {
+        return mpi::main(args);
+    }
     let workspace = Workspace::find()?;
     let root = workspace.root.clone();
     let directory = workspace.target.join("demo");

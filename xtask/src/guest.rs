@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::{self, Run, Sink};
 use crate::kernel::Kernel;
+use crate::link::End;
 use crate::machine::Machine;
 use crate::series::Series;
 use crate::workspace::Workspace;
@@ -207,9 +208,16 @@ impl Guest {
     /// one of them: 6 to 7 seconds, of which the kernel takes 3; virtme-ng took
     /// 20.
     pub fn run(&self, job: &Job, output: Sink) -> Result<Outcome> {
-        let scratch = Scratch::create(&self.kernel.directory)?;
+        self.run_linked(None, job, output)
+    }
+
+    /// The same for a guest with another one at the other end of a link. Its soft-RoCE device is on
+    /// that link, and its name is the end's.
+    pub fn run_linked(&self, link: Option<End>, job: &Job, output: Sink) -> Result<Outcome> {
+        let name = link.as_ref().map_or_else(|| "guest".to_owned(), End::name);
+        let scratch = Scratch::create(&self.kernel.directory, &name)?;
         let run = &scratch.0;
-        let settings = self.settings(run)?;
+        let settings = self.settings(run, &name)?;
         write(&run.join("settings"), &settings)?;
         write(&run.join("command.sh"), &job.script()?)?;
         write(&run.join("run.sh"), include_str!("../guest/run.sh"))?;
@@ -222,6 +230,7 @@ impl Guest {
             initramfs: &initramfs,
             console: &log,
             writable: &self.workspace.target,
+            link,
         };
         let ended = machine.run(self.timeout, output)?;
         let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
@@ -252,13 +261,13 @@ impl Guest {
     }
 
     /// What the guest's scripts need to know, as a shell script.
-    fn settings(&self, run: &Path) -> Result<String> {
+    fn settings(&self, run: &Path, name: &str) -> Result<String> {
         let insert: Vec<_> = self.insert.iter().map(|path| path.to_string_lossy()).collect();
         let path = |path: &Path| -> Result<String> {
             quote(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?)
         };
         Ok(format!(
-            "TARGET={}\nRUN={}\nRELEASE={}\nMODULES={}\nRDMA={}\nINSERT={}\nSLOWDOWN={}\n",
+            "NAME={name}\nTARGET={}\nRUN={}\nRELEASE={}\nMODULES={}\nRDMA={}\nINSERT={}\nSLOWDOWN={}\n",
             path(&self.workspace.target)?,
             path(run)?,
             self.kernel.release,
@@ -278,8 +287,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn create(parent: &Path) -> Result<Self> {
-        let path = parent.join(format!("run-{}", std::process::id()));
+    fn create(parent: &Path, name: &str) -> Result<Self> {
+        let path = parent.join(format!("run-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }

@@ -146,6 +146,14 @@ pub const OPENIB: &[Need] = &[
     need(File("/usr/include/event2/event.h"), "describes libevent", "libevent-dev"),
 ];
 
+/// To run MPI over RDMA.
+pub const MPI: &[Need] = &[
+    need(Program("mpirun.openmpi"), "runs MPI programs", "openmpi-bin"),
+    need(Program("ompi_info"), "tells where Open MPI's components are", "openmpi-bin"),
+    need(Program("mpicc.openmpi"), "compiles MPI programs", "libopenmpi-dev"),
+    need(Program("taskset"), "gives both ranks one processor", "util-linux"),
+];
+
 impl Need {
     fn name(&self) -> &'static str {
         match self.what {

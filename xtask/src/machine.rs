@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,10 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use crate::command::{Run, Sink, copy};
+use crate::link::End;
 
 /// What a machine is made of.
 pub struct Machine<'a> {
@@ -26,16 +29,20 @@ pub struct Machine<'a> {
     pub console: &'a Path,
     /// The directory that the guest may write to.
     pub writable: &'a Path,
+    /// What its network device is connected to, if it has one.
+    pub link: Option<End>,
 }
 
 impl Machine<'_> {
     /// Runs the machine until it ends by itself or for `timeout`, and returns
     /// whether it ended by itself. The guest's standard output goes to this
     /// process's as it comes, and to `output`; its standard error likewise.
-    pub fn run(&self, timeout: Duration, output: Sink) -> Result<bool> {
+    pub fn run(self, timeout: Duration, output: Sink) -> Result<bool> {
         let mut command = self.command();
         let mut child =
             Killed(command.spawn().with_context(|| format!("cannot run `{}`", command.line()))?);
+        // The link's other end should hear when this machine goes.
+        drop(self.link);
         let stdout = child.0.stdout.take().context("QEMU has no standard output")?;
         let stderr = child.0.stderr.take().context("QEMU has no standard error")?;
         let end = Instant::now() + timeout;
@@ -93,11 +100,21 @@ impl Machine<'_> {
             ));
             qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
         }
+        if let Some(link) = &self.link {
+            qemu.args(link.options());
+        }
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // SAFETY: prctl(2) is one system call; it takes no lock and no memory.
+        let link = self.link.as_ref().map(End::descriptor);
+        // SAFETY: prctl(2) and fcntl(2) are one system call each; they take no lock and no memory.
+        // The descriptor is open in the child, which was forked while `link` was.
         unsafe {
-            // Even a killed task must not leave its guest behind.
-            qemu.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?));
+            qemu.pre_exec(move || {
+                if let Some(link) = link {
+                    fcntl(BorrowedFd::borrow_raw(link), FcntlArg::F_SETFD(FdFlag::empty()))?;
+                }
+                // Even a killed task must not leave its guest behind.
+                Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)
+            });
         }
         qemu
     }

@@ -9,7 +9,7 @@ use crate::command::Run;
 use crate::workspace::{Workspace, cargo};
 
 /// Their directories below `plugins`.
-const ALL: &[&str] = &["libfabric", "openmpi", "ucx"];
+pub const ALL: &[&str] = &["libfabric", "openmpi", "ucx"];
 
 /// Builds below the target directory and returns the programs, as the makefiles list them.
 pub fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {

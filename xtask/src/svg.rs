@@ -50,6 +50,22 @@ impl Svg {
         ));
     }
 
+    /// A horizontal line.
+    pub fn level(&mut self, y: f64, from: f64, to: f64, color: &str) {
+        self.push(&format!(
+            r#"<line x1="{from:.1}" y1="{y:.1}" x2="{to:.1}" y2="{y:.1}" stroke="{color}"/>"#
+        ));
+    }
+
+    /// Points joined by lines.
+    pub fn curve(&mut self, points: &[(f64, f64)], width: f64, color: &str) {
+        let points: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        self.push(&format!(
+            r#"<polyline points="{}" fill="none" stroke="{color}" stroke-width="{width}" stroke-linejoin="round" stroke-linecap="round"/>"#,
+            points.join(" ")
+        ));
+    }
+
     fn push(&mut self, element: &str) {
         self.body += "  ";
         self.body += element;
