@@ -12,7 +12,7 @@
 # if every run came to its end.
 #
 # From the environment: MESSAGES and SPEED_SECONDS are what the programs are
-# told (10 and 1.5 if not given); LIMIT is how many seconds a run may take (300).
+# told (10 and 0.8 if not given); LIMIT is how many seconds a run may take (300).
 
 here=$(dirname "$(readlink -f "$0")")
 results=$1 programs=$2 plugins=$3
@@ -126,13 +126,17 @@ speed() {
 	if [ -z "$launch" ]; then
 		pinned="taskset -c 0"
 	fi
-	seconds=${SPEED_SECONDS:-1.5}
+	seconds=${SPEED_SECONDS:-0.8}
 	for path in $paths; do
 		# What mpirun is told before the colon does not hold after it.
 		how="$pair $(path $path)"
 		run $path-speed "$(label $path both) latency and bandwidth" \
 			$how $(prefix $path stock) "$programs/speed" "$seconds" : \
 			$how $(prefix $path plugin) "$programs/speed" "$seconds"
+		# The other way round, in case that one pair is the slower for its place.
+		run $path-speed-crossed "$(label $path both) the same, crossed" \
+			$how $(prefix $path plugin) "$programs/speed" "$seconds" : \
+			$how $(prefix $path stock) "$programs/speed" "$seconds"
 	done
 }
 

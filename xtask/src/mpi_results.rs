@@ -51,7 +51,9 @@ pub struct Stale {
     pub receiver: u64,
 }
 
-/// Medians of stock and plug-in, side by side.
+/// Medians of stock and plug-in, side by side in two jobs: one pair of ranks is the plug-in's in the
+/// first and stock's in the second, so that it does not matter if one pair is the slower for its
+/// place.
 #[derive(Serialize, Deserialize)]
 pub struct Speed {
     /// How MPI reached the device.
@@ -64,8 +66,8 @@ pub struct Speed {
     pub stock: f64,
     /// The median with it.
     pub plugin: f64,
-    /// The plug-in's to stock's: the median of neighbouring turns' ratios, which is steadier than
-    /// the ratio of the medians.
+    /// The plug-in's to stock's: of both jobs the median of neighbouring turns' ratios, which is
+    /// steadier than the ratio of the medians, and of the two the geometric mean.
     pub ratio: f64,
     /// The ratio's standard error, as the turns' ratios differ.
     pub error: f64,
@@ -92,6 +94,23 @@ struct SpeedLine {
     error: f64,
 }
 
+impl SpeedLine {
+    fn is_of(&self, path: &str, row: &Speed) -> bool {
+        row.path == path && row.measure == self.measure && row.bytes == self.bytes
+    }
+}
+
+impl Speed {
+    /// Takes in what the second job found.
+    fn cross(&mut self, line: &SpeedLine) {
+        let error = (self.error / self.ratio).hypot(line.error / line.ratio) / 2.0;
+        self.ratio = (self.ratio / line.ratio).sqrt();
+        self.error = self.ratio * error;
+        self.plugin = (self.plugin * line.first).sqrt();
+        self.stock = (self.stock * line.second).sqrt();
+    }
+}
+
 impl Stale {
     /// True of the row in which memory was left alone.
     pub fn is_control(&self) -> bool {
@@ -104,7 +123,12 @@ impl Results {
     pub fn read(directory: &Path, hosts: u8) -> Result<Self> {
         let mut results = Self { hosts, problems: Vec::new(), rows: Vec::new() };
         for name in PATHS {
-            for (run, plugin) in [("stale-stock", false), ("stale-plugin", true), ("speed", true)] {
+            for (run, plugin) in [
+                ("stale-stock", false),
+                ("stale-plugin", true),
+                ("speed", true),
+                ("speed-crossed", true),
+            ] {
                 let run = format!("{name}-{run}");
                 let output = directory.join(format!("{run}.out"));
                 if !output.exists() {
@@ -129,9 +153,17 @@ impl Results {
     fn add(&mut self, path: &str, plugin: bool, run: &str, output: &str) -> Result<()> {
         for line in output.lines().filter(|line| line.starts_with('{')) {
             let path = path.to_owned();
-            self.rows.push(if run.ends_with("speed") {
+            self.rows.push(if run.contains("speed") {
                 let line: SpeedLine =
                     serde_json::from_str(line).with_context(|| format!("{run}: {line}"))?;
+                if run.ends_with("crossed") {
+                    let row = self.rows.iter_mut().find_map(|row| match row {
+                        Row::Speed(row) => line.is_of(&path, row).then_some(row),
+                        Row::Stale(_) => None,
+                    });
+                    row.with_context(|| format!("{run}: no row to cross with"))?.cross(&line);
+                    continue;
+                }
                 let SpeedLine { measure, bytes, first, second, ratio, error } = line;
                 Row::Speed(Speed {
                     path,
@@ -269,5 +301,12 @@ mod tests {
         let (mean, error) = again.mean("pml/ucx", "latency_us").unwrap();
         assert!((mean - 1.5).abs() < 1e-9 && (error - 0.3).abs() < 1e-9);
         assert!(results.add("pml/ucx", true, "pml-ucx-speed", "{").is_err());
+
+        // The second pair is the slower by half, whoever it is.
+        results.add("pml/ucx", true, "pml-ucx-speed-crossed", speed).unwrap();
+        let (mean, _) = results.mean("pml/ucx", "latency_us").unwrap();
+        assert!((mean - 1.0).abs() < 1e-9);
+        let other = speed.replace(": 4,", ": 8,");
+        assert!(results.add("pml/ucx", true, "pml-ucx-speed-crossed", &other).is_err());
     }
 }
