@@ -21,7 +21,7 @@ all:
 
 # cargo knows whether it is up to date.
 $(TOP)/target/ffi/libregcache.a: FORCE
-	$(MAKE) -C $(TOP)/regcache-ffi OUT=$(TOP)/target/ffi $@
+	$(MAKE) -C $(TOP)/regcache-ffi OUT=$(@D) STATIC= $@
 FORCE:
 
 $(OUT):
