@@ -254,7 +254,8 @@ static void umn_show_fdinfo(struct seq_file *m, struct file *filp)
 	generation = *file->watcher.counter;
 	spin_unlock(&file->space->lock);
 
-	seq_printf(m, "ummunotify-features:\t%#x\n", file->watcher.features);
+	seq_printf(m, "ummunotify-features:\t%#x\n",
+		   READ_ONCE(file->watcher.features));
 	seq_printf(m, "ummunotify-slots:\t%u\n", file->nr_slots);
 	seq_printf(m, "ummunotify-generation:\t%llu\n", generation);
 	seq_printf(m, "ummunotify-regions:\t%llu\n", stats.regions);

@@ -70,7 +70,7 @@ void umn_free_regions(struct umn_file *file, struct list_head *regions)
 static int check_register(const struct umn_file *file,
 			  struct ummunotify_register_ioctl *parm)
 {
-	u32 features = file->watcher.features;
+	u32 features = READ_ONCE(file->watcher.features);
 	u32 known = 0;
 
 	if (features & UMMUNOTIFY_FEATURE_FILTER)
@@ -184,7 +184,7 @@ static long unregister_one(struct umn_file *file, u64 cookie)
 
 	if (!region)
 		return -EINVAL;
-	if (file->watcher.features & UMMUNOTIFY_FEATURE_DELIVERED)
+	if (READ_ONCE(file->watcher.features) & UMMUNOTIFY_FEATURE_DELIVERED)
 		delivered = min_t(u32, region->delivered, INT_MAX);
 	free_region(file, region);
 	return delivered;

@@ -10,6 +10,8 @@ release=$(uname -r)
 # would read all of the kernel's modules, which takes a guest minutes.
 mkdir /run/modules
 cp "/lib/modules/$release"/modules.builtin* "/lib/modules/$release/modules.order" /run/modules
+# Newer ones of dkms make no index where there was none.
+touch /run/modules/modules.dep
 mount -o bind /run/modules "/lib/modules/$release"
 ln -s "$headers" "/lib/modules/$release/build"
 

@@ -18,20 +18,33 @@
 #define MREMAP_DONTUNMAP	4
 #endif
 
-#define CELL_PAGES	4U
-#define CELL_BYTES	(CELL_PAGES * PAGE)
+#ifndef MAP_HUGE_2MB
+#define MAP_HUGE_2MB		(21 << 26)
+#endif
 
-/* Where a cell is moved to. */
-#define ASIDE		(1UL << 20)
+#define BLOCK		(2UL << 20)
+
+/* A cell is so many units, which are changed as a whole. */
+#define CELL_UNITS	4U
+
+/* Files are as long as a cell of small pages. */
+#define FILE_BYTES	(CELL_UNITS * PAGE)
+
+/* Where a cell is moved to; and how far apart they are, for that. */
+#define ASIDE		(CELL_UNITS * BLOCK)
+#define CELL_STRIDE	(2 * ASIDE)
 
 enum backing {
 	ANON		= 1 << 0,
 	SHARED		= 1 << 1,
 	PRIVATE		= 1 << 2,	/* of a file, and only read so far */
+	THP		= 1 << 3,	/* one transparent huge page, or parts */
+	HUGE		= 1 << 4,	/* huge pages of a private mapping */
 };
 
 #define FILES		(SHARED | PRIVATE)
-#define ALL_BACKINGS	(ANON | FILES)
+#define ANONS		(ANON | THP)
+#define ALL_BACKINGS	(ANONS | FILES | HUGE)
 
 enum actor {
 	SELF		= 1 << 0,
@@ -51,52 +64,54 @@ enum verb {
 	PREPARE, CHECK, QUIT,
 };
 
-enum part { ANY_PART, TAIL, ONE_PAGE, WHOLE };
+enum part { ANY_PART, TAIL, ONE_UNIT, WHOLE };
 
 /*
+ * @replaces: for these backings, other pages are mapped there afterwards, or
+ *	none; for the others, the same
  * @kind: of the invalidation; 0: there is none
  * @damages: afterwards the cell has to be mapped anew
  * @weight: how often it is chosen
  */
 static const struct {
 	const char *name;
-	unsigned int backings, actors;
+	unsigned int backings, replaces, actors;
 	__u32 kind;
 	enum part part;
 	bool damages;
 	unsigned int weight;
 } verbs[NR_VERBS] = {
-	[UNMAP] = { "munmap", ALL_BACKINGS, AT_HOME, KIND(UNMAP),
+	[UNMAP] = { "munmap", ALL_BACKINGS, ALL_BACKINGS, AT_HOME, KIND(UNMAP),
 		    ANY_PART, true, 24 },
-	[MAP_OVER] = { "mmap over", ALL_BACKINGS, AT_HOME, KIND(UNMAP),
-		       ANY_PART, true, 16 },
-	[MOVE] = { "mremap", ALL_BACKINGS, AT_HOME, KIND(UNMAP),
+	[MAP_OVER] = { "mmap over", ALL_BACKINGS, ALL_BACKINGS, AT_HOME,
+		       KIND(UNMAP), ANY_PART, true, 16 },
+	[MOVE] = { "mremap", ALL_BACKINGS, ALL_BACKINGS, AT_HOME, KIND(UNMAP),
 		   WHOLE, true, 8 },
-	[MOVE_AND_KEEP] = { "mremap, old mapping kept", ANON, AT_HOME,
+	[MOVE_AND_KEEP] = { "mremap, old mapping kept", ANONS, ANONS, AT_HOME,
 			    KIND(UNMAP), WHOLE, true, 4 },
-	[SHRINK] = { "mremap to less", ALL_BACKINGS, AT_HOME, KIND(UNMAP),
-		     TAIL, true, 8 },
-	[DONTNEED] = { "MADV_DONTNEED", ALL_BACKINGS, AT_HOME | RING,
-		       KIND(CLEAR), ANY_PART, false, 32 },
-	[FREE] = { "MADV_FREE", ANON, AT_HOME | RING, KIND(CLEAR),
+	[SHRINK] = { "mremap to less", ALL_BACKINGS, ALL_BACKINGS, AT_HOME,
+		     KIND(UNMAP), TAIL, true, 8 },
+	[DONTNEED] = { "MADV_DONTNEED", ALL_BACKINGS, ANONS | HUGE,
+		       AT_HOME | RING, KIND(CLEAR), ANY_PART, false, 32 },
+	[FREE] = { "MADV_FREE", ANONS, 0, AT_HOME | RING, KIND(CLEAR),
 		   ANY_PART, false, 16 },
-	[REMOVE] = { "MADV_REMOVE", SHARED, AT_HOME | RING, KIND(CLEAR),
-		     ANY_PART, false, 16 },
-	[GUARD] = { "MADV_GUARD_INSTALL", ANON, AT_HOME, KIND(CLEAR),
+	[REMOVE] = { "MADV_REMOVE", SHARED, SHARED, AT_HOME | RING,
+		     KIND(CLEAR), ANY_PART, false, 16 },
+	[GUARD] = { "MADV_GUARD_INSTALL", ANONS, ANONS, AT_HOME, KIND(CLEAR),
 		    ANY_PART, true, 8 },
-	[PROTECT] = { "mprotect", ALL_BACKINGS, AT_HOME, KIND(PROTECTION_VMA),
-		      ANY_PART, true, 16 },
-	[TRUNCATE] = { "ftruncate", FILES, SELF | FOREIGN, KIND(CLEAR),
+	[PROTECT] = { "mprotect", ALL_BACKINGS, 0, AT_HOME,
+		      KIND(PROTECTION_VMA), ANY_PART, true, 16 },
+	[TRUNCATE] = { "ftruncate", FILES, FILES, SELF | FOREIGN, KIND(CLEAR),
 		       TAIL, false, 24 },
-	[PUNCH] = { "hole", FILES, SELF | FOREIGN, KIND(CLEAR),
+	[PUNCH] = { "hole", FILES, FILES, SELF | FOREIGN, KIND(CLEAR),
 		    ANY_PART, false, 24 },
-	[WRITE_PRIVATE] = { "copy on write", PRIVATE, SELF | FOREIGN,
-			    KIND(CLEAR), ONE_PAGE, true, 24 },
-	[FORK] = { "fork", ANON, SELF, KIND(PROTECTION_PAGE),
+	[WRITE_PRIVATE] = { "copy on write", PRIVATE, PRIVATE, SELF | FOREIGN,
+			    KIND(CLEAR), ONE_UNIT, true, 24 },
+	[FORK] = { "fork", ANONS | HUGE, 0, SELF, KIND(PROTECTION_PAGE),
 		   WHOLE, false, 2 },
-	[CLEAR_REFS] = { "clear_refs", ALL_BACKINGS, SELF | FOREIGN,
+	[CLEAR_REFS] = { "clear_refs", ALL_BACKINGS, 0, SELF | FOREIGN,
 			 KIND(SOFT_DIRTY), WHOLE, false, 1 },
-	[WRITE_FILE] = { "write to the file", FILES, SELF | FOREIGN, 0,
+	[WRITE_FILE] = { "write to the file", FILES, 0, SELF | FOREIGN, 0,
 			 ANY_PART, false, 4 },
 };
 
@@ -121,10 +136,21 @@ struct cell {
 	int file;
 };
 
+static inline size_t cell_unit(const struct cell *c)
+{
+	return c->backing == HUGE ? BLOCK : c->backing == THP ?
+	       BLOCK / CELL_UNITS : PAGE;
+}
+
+static inline size_t cell_bytes(const struct cell *c)
+{
+	return CELL_UNITS * cell_unit(c);
+}
+
 /**
  * struct change - one change of a cell
- * @first: first page
- * @pages: how many
+ * @first: first unit
+ * @units: how many
  * @cut: TRUNCATE: how many bytes the file keeps
  * @owner: whose cell it is
  */
@@ -132,25 +158,34 @@ struct change {
 	enum verb verb;
 	enum actor actor;
 	struct cell cell;
-	unsigned int first, pages;
+	unsigned int first, units;
 	size_t cut;
 	pid_t owner;
 };
 
 static inline char *change_start(const struct change *c)
 {
-	return c->cell.p + c->first * PAGE;
+	return c->cell.p + c->first * cell_unit(&c->cell);
 }
 
 static inline size_t change_len(const struct change *c)
 {
-	return c->pages * PAGE;
+	return c->units * cell_unit(&c->cell);
+}
+
+/* What the change is for who watches: see verbs. */
+static inline __u32 change_kind(const struct change *c)
+{
+	/* The fork of huge pages is a plain CLEAR. */
+	if (c->verb == FORK && c->cell.backing == HUGE)
+		return KIND(CLEAR);
+	return verbs[c->verb].kind;
 }
 
 /* Brings back the pages of a cell that is mapped. */
 static inline bool cell_fill(const struct cell *c)
 {
-	return !madvise(c->p, CELL_BYTES, c->backing == PRIVATE ?
+	return !madvise(c->p, cell_bytes(c), c->backing == PRIVATE ?
 			MADV_POPULATE_READ : MADV_POPULATE_WRITE);
 }
 
@@ -160,10 +195,16 @@ static inline bool cell_map(const struct cell *c)
 	int flags = MAP_FIXED | (c->backing == SHARED ? MAP_SHARED :
 				 MAP_PRIVATE);
 
-	if (c->backing == ANON)
+	if (!(c->backing & FILES))
 		flags |= MAP_ANONYMOUS;
-	return mmap(c->p, CELL_BYTES, PROT_READ | PROT_WRITE, flags, c->file,
-		    0) == c->p && cell_fill(c);
+	if (c->backing == HUGE)
+		flags |= MAP_HUGETLB | MAP_HUGE_2MB;
+	if (mmap(c->p, cell_bytes(c), PROT_READ | PROT_WRITE, flags, c->file,
+		 0) != c->p)
+		return false;
+	if (c->backing == THP)
+		madvise(c->p, cell_bytes(c), MADV_HUGEPAGE);
+	return cell_fill(c);
 }
 
 static inline int advice_of(enum verb verb)
@@ -182,22 +223,24 @@ static inline int advice_of(enum verb verb)
 
 static inline long change_move(const struct change *c, int flags)
 {
+	size_t len = cell_bytes(&c->cell);
 	char *p = c->cell.p;
 
-	if (mremap(p, CELL_BYTES, CELL_BYTES, MREMAP_MAYMOVE | flags,
-		   p + ASIDE) != p + ASIDE)
+	if (mremap(p, len, len, MREMAP_MAYMOVE | flags, p + ASIDE) != p + ASIDE)
 		return -errno;
-	return ret_errno(munmap(p + ASIDE, CELL_BYTES));
+	return ret_errno(munmap(p + ASIDE, len));
 }
 
 /* Nothing that a child does to its memory is a change of the parent's. */
 static inline long change_fork(const struct change *c)
 {
+	size_t i, len = cell_bytes(&c->cell);
 	pid_t pid = fork();
 
 	if (!pid) {
-		memset(c->cell.p, 2, CELL_BYTES);
-		_exit(munmap(c->cell.p, CELL_BYTES));
+		for (i = 0; i < len; i += PAGE)
+			((volatile char *)c->cell.p)[i] = 2;
+		_exit(munmap(c->cell.p, len));
 	}
 	return pid < 0 ? -errno : child_status(pid) ? -ECHILD : 0;
 }
@@ -241,7 +284,8 @@ static inline long change_do(const struct change *c)
 	case MOVE_AND_KEEP:
 		return change_move(c, MREMAP_FIXED | MREMAP_DONTUNMAP);
 	case SHRINK:
-		return mremap(c->cell.p, CELL_BYTES, CELL_BYTES - len, 0) ==
+		return mremap(c->cell.p, cell_bytes(&c->cell),
+			      cell_bytes(&c->cell) - len, 0) ==
 		       c->cell.p ? 0 : -errno;
 	case DONTNEED:
 	case FREE:
@@ -252,7 +296,7 @@ static inline long change_do(const struct change *c)
 		return ret_errno(mprotect(from, len, PROT_READ));
 	case TRUNCATE:
 		return ret_errno(ftruncate(c->cell.file, c->cut)) ?:
-		       ret_errno(ftruncate(c->cell.file, CELL_BYTES));
+		       ret_errno(ftruncate(c->cell.file, FILE_BYTES));
 	case PUNCH:
 		return ret_errno(fallocate(c->cell.file, FALLOC_FL_PUNCH_HOLE |
 					   FALLOC_FL_KEEP_SIZE,

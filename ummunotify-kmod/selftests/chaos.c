@@ -82,6 +82,8 @@ static void *actor(void *arg)
 {
 	__u64 state = (uintptr_t)arg, *s = &state;
 
+	aside = ASIDE + 4 * BLOCK * __atomic_fetch_add(&chaos.actors, 1,
+						       __ATOMIC_RELAXED);
 	if (chaos.injects)
 		inject = inject_open();
 	while (!__atomic_load_n(&chaos.totals->stop, __ATOMIC_RELAXED)) {
@@ -115,12 +117,6 @@ static void observe(__u64 seed)
 static void ignore(int sig)
 {
 	(void)sig;
-}
-
-static char *map_here(char *at, size_t len, int flags, int fd)
-{
-	return mmap(at, len, PROT_READ | PROT_WRITE, flags |
-		    MAP_FIXED_NOREPLACE, fd, 0) == at ? at : NULL;
 }
 
 /* Lives until it is killed. */

@@ -27,6 +27,7 @@ static struct {
 	bool injects;
 	/* Of this process only: */
 	int fd[FILES];
+	unsigned int actors;
 	char *p, *block, *shared;
 	struct dev own;
 	const volatile __u64 *own_slots;
@@ -34,12 +35,25 @@ static struct {
 
 /*
  * All processes have their memory here, far below of where the kernel looks for
- * space: nothing else comes into the holes that they make.
+ * space: nothing else comes into the holes that they make.  Elsewhere, whoever
+ * makes a hole and fills it, or unmaps what a call that failed may have unmapped
+ * already, does so to the memory of another thread that came there meanwhile.
  */
 #define HERE	((char *)(1UL << 40))
+#define OWN	(HERE + 12 * BLOCK)
+#define ASIDE	(HERE + 16 * BLOCK)
 
 /* Of this thread: where to ask for a failure, or -1. */
 static __thread int inject = -1;
+
+/* Of this thread: where it moves memory to. */
+static __thread char *aside;
+
+static inline char *map_here(char *at, size_t len, int flags, int fd)
+{
+	return mmap(at, len, PROT_READ | PROT_WRITE, flags |
+		    MAP_FIXED_NOREPLACE, fd, 0) == at ? at : NULL;
+}
 
 static inline void count(unsigned long *what)
 {

@@ -49,14 +49,14 @@ static void do_remap(__u64 *s)
 			munmap(to, m.len);
 		break;
 	case 2:
-		to = mmap(NULL, m.len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-			  -1, 0);
-		if (to == MAP_FAILED)
+		if (mmap(aside, m.len, PROT_NONE, MAP_FIXED | MAP_PRIVATE |
+			 MAP_ANONYMOUS, -1, 0) != aside)
 			break;
+		/* One that fails may have unmapped it, or not. */
 		if (mremap(m.p, m.len, m.len, MREMAP_MAYMOVE | MREMAP_FIXED,
-			   to) == to)
+			   aside) == aside)
 			remap(m.p, m.len, m.shared);
-		munmap(to, m.len);
+		munmap(aside, m.len);
 		break;
 	default:
 		remap(m.p, m.len, m.shared);

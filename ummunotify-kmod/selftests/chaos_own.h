@@ -11,6 +11,18 @@
  */
 #define OWN_PAGES 4
 
+/* Where a page is not mapped, a change of it is none, and nothing tells. */
+static bool is_there(const char *p)
+{
+	unsigned char there[OWN_PAGES];
+
+	if (!mincore((void *)p, OWN_PAGES * PAGE, there) || errno != ENOMEM)
+		return true;
+	count(&chaos.totals->wrong);
+	dprintf(STDOUT_FILENO, "# somebody else unmapped memory\n");
+	return false;
+}
+
 static bool events_tell(int fd, __u64 cookie)
 {
 	struct ummunotify_event ev[READ_MAX];
@@ -75,10 +87,10 @@ static void watch_own(__u64 *s, struct dev *d, const volatile __u64 *slots)
 	char *p;
 
 	if (memfd >= 0 && ftruncate(memfd, OWN_PAGES * PAGE))
-		return;
-	p = mmap(NULL, OWN_PAGES * PAGE, PROT_READ | PROT_WRITE, memfd >= 0 ?
-		 MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, memfd, 0);
-	if (p == MAP_FAILED)
+		goto out;
+	p = map_here(OWN, OWN_PAGES * PAGE, memfd >= 0 ? MAP_SHARED :
+		     MAP_PRIVATE | MAP_ANONYMOUS, memfd);
+	if (!p)
 		goto out;
 	if (watch_flags(d->fd, p, OWN_PAGES * PAGE, cookie,
 			UMMUNOTIFY_REGISTER_SLOT | UMMUNOTIFY_KINDS_FILTERABLE,
@@ -89,7 +101,7 @@ static void watch_own(__u64 *s, struct dev *d, const volatile __u64 *slots)
 	gen = *d->gen;
 	slot = slots[7];
 	events_tell(d->fd, cookie);
-	if (change_own(s, p, memfd, &which)) {
+	if (is_there(p) && change_own(s, p, memfd, &which)) {
 		gen_moved = *d->gen != gen;
 		slot_moved = slots[7] != slot;
 		told = events_tell(d->fd, cookie);
@@ -115,12 +127,12 @@ out:
 /* Pinned pages that were replaced are never taken for the same. */
 static void verify_own(__u64 *s, struct dev *d)
 {
-	char *p = mmap(NULL, OWN_PAGES * PAGE, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = map_here(OWN, OWN_PAGES * PAGE, MAP_PRIVATE | MAP_ANONYMOUS,
+			   -1);
 	__u64 cookie = rnd(s);
 	int pinned = -1;
 
-	if (p == MAP_FAILED)
+	if (!p)
 		return;
 	if (watch(d->fd, p, OWN_PAGES * PAGE, cookie))
 		goto out;

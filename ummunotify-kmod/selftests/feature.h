@@ -157,8 +157,13 @@ static inline int pin(void *p, size_t len)
 
 	if (fd < 0)
 		return -errno;
-	if (syscall(SYS_io_uring_register, fd, IORING_REGISTER_BUFFERS, &iov, 1))
-		return -errno;
+	if (syscall(SYS_io_uring_register, fd, IORING_REGISTER_BUFFERS, &iov,
+		    1)) {
+		int error = errno;
+
+		close(fd);
+		return -error;
+	}
 	return fd;
 }
 

@@ -8,9 +8,16 @@
 
 #include <stdarg.h>
 
-/* What all processes count. */
+/*
+ * What all processes count.
+ * @same: ranges that have the noted pages still, and VERIFY said so
+ * @unsure: ranges that have them too, where VERIFY was not sure
+ * @replaced: ranges that have them no more, and VERIFY did not say so
+ * @batches: calls for many ranges
+ */
 struct tally {
 	unsigned long changes, watched, due, heard, lost;
+	unsigned long same, unsure, replaced, batches;
 };
 
 static struct tally *tally;

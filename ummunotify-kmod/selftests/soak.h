@@ -52,7 +52,7 @@ static inline struct random random_of(unsigned int who)
 /* The harness' limit is for tests of a known length. */
 static inline void soak_begin(void)
 {
-	alarm(300 + soak_operations / 100);
+	alarm((300 + soak_operations / 100) * harness_slowdown());
 	dprintf(STDOUT_FILENO, "# seed %llu\n", (unsigned long long)soak_seed);
 }
 

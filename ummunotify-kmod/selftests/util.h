@@ -274,21 +274,27 @@ static inline bool file_set(const char *path, const char *value)
 	return ok;
 }
 
+/* What a short file says. */
+static inline bool file_get(const char *path, char *value, size_t len)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = -1;
+
+	if (fd >= 0) {
+		n = read(fd, value, len - 1);
+		close(fd);
+	}
+	value[n > 0 ? n : 0] = '\0';
+	return n > 0;
+}
+
 static inline bool param_set(struct param *p, const char *name,
 			     const char *value)
 {
-	ssize_t n;
-	int fd;
-
 	snprintf(p->path, sizeof(p->path),
 		 "/sys/module/ummunotify/parameters/%s", name);
-	fd = open(p->path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	n = read(fd, p->old, sizeof(p->old) - 1);
-	close(fd);
-	p->old[n > 0 ? n : 0] = '\0';
-	return n > 0 && file_set(p->path, value);
+	return file_get(p->path, p->old, sizeof(p->old)) &&
+	       file_set(p->path, value);
 }
 
 static inline void param_restore(struct param *p)

@@ -16,6 +16,26 @@ result() {
 	fi
 }
 
+# Of kmemleak's reports, those that count. One does not: where sysfs_slab_add()
+# fails, Linux forgets the name that it gave the cache's kobject, and the walk
+# of failslab makes it fail while it loads the module.
+reports() {
+	awk '
+		function finish() {
+			if (record != "" && !(walk && slab && name))
+				printf "%s", record
+			record = ""
+			walk = slab = name = 0
+		}
+		/^unreferenced object/ { finish() }
+		{ record = record $0 "\n" }
+		/^ *comm "failslab"/ { walk = 1 }
+		/ kobject_init_and_add\+/ { name = 1 }
+		name && / sysfs_slab_add\+/ { slab = 1 }
+		END { finish() }
+	'
+}
+
 # Memory is reported if it was lost five seconds ago. Of memory that no scan has
 # seen before, only a second one is sure.
 leaks() {
@@ -23,8 +43,12 @@ leaks() {
 		sleep 6
 		echo scan >"$LEAKS" || return 1
 	done
-	sed 's/^/# /' "$LEAKS"
-	! grep -q . "$LEAKS"
+	all=$(grep -c '^unreferenced' "$LEAKS")
+	found=$(reports <"$LEAKS") || return 1
+	printf '%s' "$found" | sed 's/^/# /'
+	counted=$(printf '%s\n' "$found" | grep -c '^unreferenced')
+	echo "# $counted objects lost, besides $((all - counted)) by the kernel itself"
+	test -z "$found"
 }
 
 echo "TAP version 13"
@@ -32,6 +56,8 @@ echo "1..5"
 
 echo scan=off >"$LEAKS"
 result $? "kmemleak works"
+# Of what a scan has found, the console's log has the number only, as information.
+echo 6 >/proc/sys/kernel/printk
 # It turns itself off with its first report, and when it runs out of memory.
 grep -q '^ *debug_locks: *1$' /proc/lockdep_stats
 result $? "lockdep works"

@@ -113,6 +113,35 @@ impl Apt {
         source.read()?;
         Ok(())
     }
+
+    /// Downloads into `directory` what a system lacks that is to have a package
+    /// and has those that its dpkg lists in `status`; returns the files.
+    pub fn download_missing(
+        &self,
+        package: &str,
+        status: &Path,
+        directory: &Path,
+    ) -> Result<Vec<PathBuf>> {
+        fs::create_dir_all(directory.join("partial"))?;
+        let mut install = self.command("apt-get");
+        install.arg("-o").arg(format!("Dir::State::status={}", status.display()));
+        install.arg("-o").arg(format!("Dir::Cache::archives={}", directory.display()));
+        install.args(["install", "-q", "-y", "--download-only", "--no-install-recommends"]);
+        install.arg(package).read()?;
+        Self::packages_in(directory)
+    }
+
+    /// What was downloaded there.
+    pub fn packages_in(directory: &Path) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|end| end == "deb") {
+                files.push(path);
+            }
+        }
+        Ok(files)
+    }
 }
 
 /// Where this machine itself gets an archive from, or Debian's own address for

@@ -83,6 +83,7 @@ pub const DKMS: &[Need] = &[
     need(Program("dpkg-deb"), "makes packages", "dpkg"),
     need(Program("patch"), "is wanted by dkms", "patch"),
     need(Program("dpkg-architecture"), "is wanted by dkms", "dpkg-dev"),
+    need(Program("pahole"), "is wanted by newer kernels' headers", "pahole"),
 ];
 
 /// To build the C tests of the device's interface.

@@ -130,6 +130,11 @@ impl Kernel {
         }
     }
 
+    /// Where its modules are built, if not on this machine.
+    pub fn tree(&self) -> Option<&Tree> {
+        self.tree.as_ref()
+    }
+
     /// What modules are built against.
     pub fn headers(&self) -> PathBuf {
         self.root().join("usr/src").join(format!("linux-headers-{}", self.release))

@@ -8,8 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
-use crate::apt::Apt;
+use crate::apt::{Apt, Suite};
 use crate::command::Run;
 use crate::guest::{Guest, Job};
 use crate::host;
@@ -20,9 +21,12 @@ use crate::workspace::Workspace;
 /// What `cargo xtask package` is told.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also install, load, unload and remove it in a guest
+    /// Also install, load, unload and remove it in guests
     #[arg(long)]
     check: bool,
+    /// Check it on this kernel only
+    #[arg(long, value_enum, requires = "check")]
+    kernel: Option<Series>,
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -51,7 +55,14 @@ pub fn main(args: Args) -> Result<u8> {
     let workspace = Workspace::find()?;
     let package = build(&workspace)?;
     println!("package: {}", package.display());
-    if args.check { check(workspace, &package) } else { Ok(0) }
+    if !args.check {
+        return Ok(0);
+    }
+    let mut result = 0;
+    for series in args.kernel.map_or_else(|| Series::value_variants().to_vec(), |one| vec![one]) {
+        result = result.max(check(&package, series)?);
+    }
+    Ok(result)
 }
 
 fn build(workspace: &Workspace) -> Result<PathBuf> {
@@ -98,36 +109,56 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
     Ok(())
 }
 
-/// Installs it where nothing can be spoilt. The guest has no network, so what
-/// it needs comes along.
-fn check(workspace: Workspace, package: &Path) -> Result<u8> {
-    let series = Series::default();
+/// Installs it where nothing can be spoilt: in a guest, on this machine's files,
+/// or on those of the newer Debian that the kernel's headers are for. The guest
+/// has no network, so what it needs comes along.
+fn check(package: &Path, series: Series) -> Result<u8> {
+    let workspace = Workspace::find()?;
     let properties = series.properties();
     host::provide(&[host::GUEST, properties.needs, host::DKMS])?;
     let kernel = Kernel::provide(&workspace, series)?;
-    let directory = workspace.target.join("package/depends");
-    if directory.exists() {
-        fs::remove_dir_all(&directory)?;
+    let directory = workspace.target.join("package");
+    let depends = directory.join("depends");
+    if depends.exists() {
+        fs::remove_dir_all(&depends)?;
     }
-    fs::create_dir_all(&directory)?;
-    let apt = Apt::update(workspace.target.join("package/apt"), properties.suites)?;
-    apt.download(&["dkms".to_owned()], &directory)?;
-    let script = workspace.root.join("ummunotify-kmod/packaging/check.sh");
-    let mut words = vec!["sh".to_owned(), path(&script)?, path(&kernel.headers())?];
-    for entry in fs::read_dir(&directory)? {
-        words.push(path(&entry?.path())?);
+    fs::create_dir_all(&depends)?;
+
+    let source = workspace.root.join("ummunotify-kmod/packaging");
+    let script = directory.join("check.sh");
+    copy(&source.join("check.sh"), &script, 0o755)?;
+    let mut words = vec!["sh".to_owned()];
+    let packages = match (kernel.tree(), properties.tree) {
+        (Some(tree), Some(release)) => {
+            words.push(path(&source.join("in-tree.sh"))?);
+            words.extend([path(tree.root())?, path(&workspace.target)?, "sh".to_owned()]);
+            let suite = Suite { archive: "debian", name: release.suite };
+            let apt = Apt::update(directory.join(release.name), &[suite])?;
+            let status = tree.root().join("var/lib/dpkg/status");
+            apt.download_missing("dkms", &status, &depends)?
+        }
+        _ => {
+            // This machine's release has it, whatever kernel the guest runs.
+            let apt = Apt::update(directory.join("apt"), Series::default().properties().suites)?;
+            apt.download(&["dkms".to_owned()], &depends)?;
+            Apt::packages_in(&depends)?
+        }
+    };
+    words.extend([path(&script)?, path(&kernel.headers())?]);
+    for file in packages.iter().map(PathBuf::as_path).chain([package]) {
+        words.push(path(file)?);
     }
-    words.push(path(package)?);
     let guest = Guest {
         workspace,
         kernel,
         insert: Vec::new(),
         rdma: false,
         memory: 2048,
-        timeout: Duration::from_secs(600),
+        timeout: Duration::from_secs(900),
     };
     let status = guest.run(&Job::here(words)?, &mut |_| ())?.status()?;
-    println!("package check: {}", if status == 0 { "passed" } else { "FAILED" });
+    let result = if status == 0 { "passed" } else { "FAILED" };
+    println!("package check on Linux {}: {result}", properties.version);
     Ok(status)
 }
 

@@ -78,6 +78,11 @@ impl Tree {
         Ok(tree)
     }
 
+    /// The directory that is its root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// A command that runs in the tree as the present user, and sees `shared`
     /// of this machine.
     pub fn command(&self, program: &str, shared: &Path) -> Result<Command> {
