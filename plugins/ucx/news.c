@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "news.h"
 
-#include <errno.h>
-
 #include "kernel_source.h"
 
 static const uint64_t nothing;
 static struct regcache_monitor quiet = { &nothing, 0, NULL };
 
+/* All that a process can map, with five levels of page tables.  UCX adds up the
+ * sizes of what waits in its queue, so that SIZE_MAX would be too much. */
+#define EVERYTHING	((size_t)1 << 56)
+
 struct regcache_monitor *news = &quiet;
+uint64_t news_told;
 static void (*unmapped)(void *address, size_t length);
 
 const char *news_open(void (*vm_munmap)(void *, size_t), char *why, size_t size)
@@ -25,8 +28,10 @@ const char *news_open(void (*vm_munmap)(void *, size_t), char *why, size_t size)
 static void pass_on(void *context, const struct regcache_event *event)
 {
 	(void)context;
+	/* Before the news goes to a queue: see caches_heard_all(). */
+	__atomic_add_fetch(&news_told, 1, __ATOMIC_RELEASE);
 	if (event->type == REGCACHE_EVENT_ALL)
-		unmapped(NULL, SIZE_MAX);
+		unmapped(NULL, EVERYTHING);
 	else
 		unmapped(event->addr, event->len);
 }
@@ -35,16 +40,14 @@ int news_pass_on(void)
 {
 	int told = regcache_monitor_drain(news, pass_on, NULL);
 
-	if (told >= 0)
-		return 0;
-	/* A child that took a lock of UCX's could wait for a thread that only
-	 * its parent has. */
-	if (told != -EPERM)
-		unmapped(NULL, SIZE_MAX);
-	return told;
+	return told < 0 ? told : 0;
 }
 
-void news_forget(const struct ucx_region *region)
+void news_forget(uintptr_t start, uintptr_t end)
 {
-	unmapped((void *)region->start, region->end - region->start);
+	const uintptr_t page = 4096;
+
+	start &= -page;
+	end = (end + page - 1) & -page;
+	unmapped((void *)start, end - start);
 }

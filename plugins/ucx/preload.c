@@ -15,14 +15,14 @@
 #include "caches.h"
 #include "kernel_source.h"
 #include "news.h"
+#include "pass.h"
 #include "ucx.h"
 
 #define PLUGIN	"ucx"
-#define EXPORT	__attribute__((visibility("default")))
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_once_t announced = PTHREAD_ONCE_INIT;
-static struct ucx ucx;
+static const struct ucx *ucx;
 static ucx_get first_get;
 static ucx_get *next_get = first_get;
 /* The process that is served; 0 if none is. */
@@ -30,23 +30,26 @@ static pid_t served;
 
 static void set_up(void)
 {
+	const struct layout *layout;
 	char text[512];
 	const char *why;
 
-	if (ucx_find(&ucx)) {
+	ucx = ucx_find();
+	if (!ucx) {
 		kernel_source_inactive(PLUGIN, "UCX's libucs is not there");
 		return;
 	}
-	next_get = ucx.get;
-	why = ucx_unknown(&ucx, text, sizeof(text));
+	next_get = ucx->get;
+	why = ucx_unknown(ucx, &layout, text, sizeof(text));
 	if (!why)
-		why = news_open(ucx.vm_munmap, text, sizeof(text));
+		why = news_open(ucx->vm_munmap, text, sizeof(text));
 	if (why) {
 		kernel_source_inactive(PLUGIN, why);
 		return;
 	}
+	caches_serve(layout);
 	/* Caches need no hooks from now on. */
-	ucx.set_external_event(UCX_VM_UNMAPPED);
+	ucx->set_external_event(UCX_VM_UNMAPPED);
 	served = getpid();
 }
 
@@ -55,16 +58,6 @@ static void announce(void)
 	kernel_source_active(PLUGIN, "the kernel tells UCX's registration caches"
 			     " what was unmapped");
 }
-
-/* Passes calls on as they came, by a jump: an argument on the stack stays where
- * it is, so that UCX's later versions are served as well, if not with news. */
-#if defined(__clang__)
-#define BY_JUMP
-#define JUMP __attribute__((musttail)) return
-#else
-#define BY_JUMP __attribute__((optimize("O2")))
-#define JUMP return
-#endif
 
 BY_JUMP static ucx_status first_get(uintptr_t one, uintptr_t two, uintptr_t three,
 				    uintptr_t four, uintptr_t five, uintptr_t six)
@@ -78,8 +71,14 @@ BY_JUMP static __attribute__((noinline, cold)) ucx_status
 get_after_news(uintptr_t one, uintptr_t two, uintptr_t three, uintptr_t four,
 	       uintptr_t five, uintptr_t six)
 {
-	if (news_pass_on() == -EPERM)
+	int heard = news_pass_on();
+
+	if (heard == -EPERM)
 		return UCX_UNSUPPORTED;
+	/* The second and third are an address and a length: what is there is
+	 * registered anew if the kernel is not heard. */
+	if (heard)
+		news_forget(two, two + three);
 	JUMP next_get(one, two, three, four, five, six);
 }
 
@@ -100,18 +99,18 @@ EXPORT ucx_status ucs_rcache_create(const struct ucx_params *params,
 {
 	ucx_status status;
 
-	if (pthread_once(&once, set_up) || !ucx.create)
+	if (pthread_once(&once, set_up) || !ucx)
 		return UCX_UNSUPPORTED;
 	/* A cache of what cannot be unmapped here is none of our business. */
-	if (!served || !(params->events & UCX_VM_UNMAPPED))
-		return ucx.create(params, name, statistics, rcache);
+	if (!served || !caches_wanted(params))
+		return ucx->create(params, name, statistics, rcache);
 	/* The news are the parent's.  Without a cache UCX registers each time
 	 * anew. */
 	if (served != getpid()) {
 		*rcache = NULL;
 		return UCX_UNSUPPORTED;
 	}
-	status = caches_create(ucx.create, params, name, statistics, rcache);
+	status = caches_create(ucx, params, name, statistics, rcache);
 	if (status == UCX_OK)
 		pthread_once(&announced, announce);
 	return status;
@@ -120,8 +119,7 @@ EXPORT ucx_status ucs_rcache_create(const struct ucx_params *params,
 EXPORT ucx_destroy ucs_rcache_destroy;
 EXPORT void ucs_rcache_destroy(struct ucx_rcache *rcache)
 {
-	if (pthread_once(&once, set_up) || !ucx.destroy)
+	if (pthread_once(&once, set_up) || !ucx)
 		return;
-	ucx.destroy(rcache);
-	caches_destroyed(rcache);
+	caches_destroy(ucx, rcache);
 }

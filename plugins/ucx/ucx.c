@@ -3,11 +3,20 @@
 #include "ucx.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-int ucx_find(struct ucx *ucx)
+#include "layout.h"
+#include "lookups.h"
+
+static struct ucx found;
+static bool is_there;
+
+static void find(void)
 {
+	struct ucx *ucx = &found;
 	/* Who loads UCX at run time may keep its names to itself, so the next
 	 * after ours need not be UCX's. */
 	void *ucs = dlopen("libucs.so.0", RTLD_LAZY | RTLD_NOLOAD);
@@ -16,10 +25,20 @@ int ucx_find(struct ucx *ucx)
 	ucx->get = (ucx_get *)dlsym(from, "ucs_rcache_get");
 	ucx->create = (ucx_create *)dlsym(from, "ucs_rcache_create");
 	ucx->destroy = (ucx_destroy *)dlsym(from, "ucs_rcache_destroy");
+	ucx->lookup = (ucx_lookup *)dlsym(from, "ucs_pgtable_lookup");
+	ucx->table_init = (ucx_table_init *)dlsym(from, "ucs_pgtable_init");
 	ucx->set_external_event =
 		(void (*)(int))dlsym(from, "ucm_set_external_event");
 	ucx->vm_munmap = (void (*)(void *, size_t))dlsym(from, "ucm_vm_munmap");
-	return ucx->get && ucx->create && ucx->destroy ? 0 : -1;
+	is_there = ucx->get && ucx->create && ucx->destroy && ucx->lookup &&
+		   ucx->table_init;
+}
+
+const struct ucx *ucx_find(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	return !pthread_once(&once, find) && is_there ? &found : NULL;
 }
 
 /* Whether two functions are of libraries in one directory. */
@@ -38,7 +57,8 @@ static int are_neighbours(const void *one, const void *other)
 	       !strncmp(first.dli_fname, second.dli_fname, length);
 }
 
-const char *ucx_unknown(const struct ucx *ucx, char *why, size_t size)
+const char *ucx_unknown(const struct ucx *ucx, const struct layout **layout,
+			char *why, size_t size)
 {
 	void (*get_version)(unsigned *, unsigned *, unsigned *) = NULL;
 	unsigned major = 0, minor = 0, release = 0;
@@ -53,10 +73,17 @@ const char *ucx_unknown(const struct ucx *ucx, char *why, size_t size)
 		return why;
 	}
 	get_version(&major, &minor, &release);
-	if (major == 1 && minor == 13)
+	*layout = layout_of(major, minor);
+	if (*layout && (*layout)->looks_up_inline && !lookups_are_seen()) {
+		snprintf(why, size,
+			 "UCX is %u.%u.%u, which libregcache-ucx-1.18.so serves",
+			 major, minor, release);
+		return why;
+	}
+	if (*layout)
 		return NULL;
 	snprintf(why, size,
-		 "UCX is %u.%u.%u, and only 1.13 is known to this plug-in",
-		 major, minor, release);
+		 "UCX is %u.%u.%u, and only " LAYOUT_VERSIONS
+		 " are known to this plug-in", major, minor, release);
 	return why;
 }

@@ -10,6 +10,10 @@
  *				as it is pinned, once
  *	job lost		one line: lost CORRUPTED of 4; the program closes files
  *				that it did not open
+ *	job between ROUNDS	one line: between CORRUPTED of ROUNDS; another cache
+ *				hears of a change while one is looked into
+ *	job table ROUNDS	one line: table WRONG of ROUNDS; the program has an
+ *				index of UCX's for its own purpose
  *	job reuse ROUNDS	one line: reuse REGISTRATIONS of ROUNDS
  *	job threads ROUNDS	one line: threads CORRUPTED of ROUNDS
  *	job fork		one line: fork CORRUPTED of 10, the child says 0
@@ -25,6 +29,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <ucs/datastruct/pgtable.h>
 #include <unistd.h>
 
 #include "transfer.h"
@@ -149,6 +154,75 @@ static int storm(unsigned long rounds)
 	link_and_buffer(&link, &buffer);
 	printf("storm %lu of %lu\n", put_and_change(&link, &buffer, 0, rounds),
 	       rounds);
+	return 0;
+}
+
+/* A cache of another context's, with something to look up. */
+static struct link other;
+static struct buffer others;
+
+static void hear_elsewhere(void)
+{
+	transfer_looking_up = NULL;
+	if (is_put_corrupted(&other, &others, 0))
+		errx(3, "between: corrupted elsewhere");
+}
+
+static int between(unsigned long rounds)
+{
+	const struct way *way = way_find("raw-munmap");
+	unsigned long corrupted = 0;
+	struct buffer buffer;
+	struct link link;
+
+	link_and_buffer(&link, &buffer);
+	link_and_buffer(&other, &others);
+	hear_elsewhere();
+	for (unsigned long round = 0; round < rounds; round++) {
+		/* Until nothing waits in this cache's queue. */
+		for (unsigned long message = 0; message < 4; message++)
+			if (is_put_corrupted(&link, &buffer, message))
+				errx(3, "between: corrupted before the change");
+		if (way->change(&buffer))
+			err(3, "%s", way->name);
+		transfer_looking_up = hear_elsewhere;
+		corrupted += is_put_corrupted(&link, &buffer, round + 4);
+		if (transfer_looking_up)
+			errx(3, "between: no cache was looked into");
+	}
+	printf("between %lu of %lu\n", corrupted, rounds);
+	return 0;
+}
+
+static ucs_pgt_dir_t *make_directory(const ucs_pgtable_t *table)
+{
+	(void)table;
+	return aligned_alloc(UCS_PGT_ENTRY_MIN_ALIGN, sizeof(ucs_pgt_dir_t));
+}
+
+static void free_directory(const ucs_pgtable_t *table, ucs_pgt_dir_t *directory)
+{
+	(void)table;
+	free(directory);
+}
+
+static int table(unsigned long rounds)
+{
+	ucs_pgt_region_t region = { 1 << 20, 2 << 20 };
+	unsigned long wrong = 0;
+	struct buffer buffer;
+	ucs_pgtable_t own;
+	struct link link;
+
+	link_and_buffer(&link, &buffer);
+	if (ucs_pgtable_init(&own, make_directory, free_directory) != UCS_OK ||
+	    ucs_pgtable_insert(&own, &region) != UCS_OK)
+		errx(3, "table: no table");
+	for (unsigned long round = 0; round < rounds; round++) {
+		wrong += put_and_change(&link, &buffer, round, 1);
+		wrong += ucs_pgtable_lookup(&own, region.start) != &region;
+	}
+	printf("table %lu of %lu\n", wrong, rounds);
 	return 0;
 }
 
@@ -339,6 +413,10 @@ int main(int argc, char **argv)
 		return run_ways(strtoul(argv[2], NULL, 0));
 	if (argc == 3 && !strcmp(what, "storm"))
 		return storm(strtoul(argv[2], NULL, 0));
+	if (argc == 3 && !strcmp(what, "between"))
+		return between(strtoul(argv[2], NULL, 0));
+	if (argc == 3 && !strcmp(what, "table"))
+		return table(strtoul(argv[2], NULL, 0));
 	if (argc == 3 && !strcmp(what, "reuse"))
 		return reuse(strtoul(argv[2], NULL, 0));
 	if (argc == 3 && !strcmp(what, "threads"))
@@ -350,5 +428,5 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(what, "fork"))
 		return with_fork();
 	errx(2, "usage: job way NAME ROUNDS | ways ROUNDS | storm ROUNDS | pinning | lost | "
-	     "reuse ROUNDS | threads ROUNDS | fork");
+	     "between ROUNDS | table ROUNDS | reuse ROUNDS | threads ROUNDS | fork");
 }

@@ -7,10 +7,12 @@
 #include <infiniband/verbs.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <ucs/datastruct/pgtable.h>
 #undef ibv_reg_mr
 
 static unsigned long registrations;
 void (*transfer_pinned)(void *addr, size_t length);
+void (*transfer_looking_up)(void);
 
 unsigned long transfer_registrations(void)
 {
@@ -41,6 +43,19 @@ struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length,
 
 	*(void **)&next = dlsym(RTLD_NEXT, "ibv_reg_mr_iova2");
 	return pinned(next(pd, addr, length, iova, access));
+}
+
+/* This stands before the plug-in's, which is the next. */
+ucs_pgt_region_t *ucs_pgtable_lookup(const ucs_pgtable_t *table,
+				     ucs_pgt_addr_t address)
+{
+	static ucs_pgt_region_t *(*next)(const ucs_pgtable_t *, ucs_pgt_addr_t);
+
+	if (!next)
+		*(void **)&next = dlsym(RTLD_NEXT, "ucs_pgtable_lookup");
+	if (transfer_looking_up)
+		transfer_looking_up();
+	return next(table, address);
 }
 
 static void must(ucs_status_t status, const char *what)

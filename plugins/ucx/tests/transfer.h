@@ -31,6 +31,9 @@ ucs_status_t transfer_put(struct link *link, const void *from, size_t size);
 /* What is called with memory that ibv_reg_mr(3) or its like has just pinned. */
 extern void (*transfer_pinned)(void *addr, size_t length);
 
+/* What is called as soon as UCX looks into a cache's index, or another. */
+extern void (*transfer_looking_up)(void);
+
 /* How often UCX has called those. */
 unsigned long transfer_registrations(void);
 

@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#include "lookups.h"
+
+int lookups_are_seen(void)
+{
+	return 0;
+}
