@@ -1,4 +1,5 @@
-//! Builds the C interface's test that needs a device. Those that need none are run by `cargo test`.
+//! Builds C programs that test the C interface, or what is made with it, and need a device. Those
+//! that need none are run by `cargo test`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,17 +9,28 @@ use anyhow::{Result, bail};
 use crate::command::Run;
 use crate::workspace::{Workspace, cargo};
 
-/// Builds below the target directory and returns the programs, as the makefile lists them.
+/// Builds the C interface's own below the target directory and returns the programs.
 pub fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    let out = workspace.target.join("ffi-tests");
+    programs(workspace, "regcache-ffi", "ffi-tests", "list-device")
+}
+
+/// Has the makefile in `directory` build into `out`, below the target directory, and returns the
+/// programs that it lists by `list`.
+pub fn programs(
+    workspace: &Workspace,
+    directory: &str,
+    out: &str,
+    list: &str,
+) -> Result<Vec<PathBuf>> {
+    let out = workspace.target.join(out);
     std::fs::create_dir_all(&out)?;
     let mut library = Command::new(cargo());
     library.args(["build", "-p", "regcache-ffi"]).current_dir(&workspace.root).run()?;
     let mut make = Command::new("make");
-    make.arg("-s").arg("-C").arg(workspace.root.join("regcache-ffi")).env_remove("MAKEFLAGS");
+    make.arg("-s").arg("-C").arg(workspace.root.join(directory)).env_remove("MAKEFLAGS");
     make.arg(format!("OUT={}", out.display()));
     make.arg(format!("STATIC={}", workspace.target.join("debug/libregcache_ffi.a").display()));
-    let list = make.arg("list-device").read()?;
+    let list = make.arg(list).read()?;
     let programs: Vec<_> = list.split_whitespace().map(PathBuf::from).collect();
     if programs.is_empty() {
         bail!("`{}` lists no program", make.line());
