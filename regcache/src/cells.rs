@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::access::Access;
 use crate::barrier::Barrier;
+use crate::hints::{GRANULE_BITS, spread};
 #[cfg(not(loom))]
 use crate::pages::WipedAtFork;
 use crate::slot::SlotId;
@@ -153,7 +154,7 @@ pub(crate) struct PageHash {
 impl PageHash {
     #[inline]
     pub(crate) fn of(addr: usize, access: Access) -> PageHash {
-        let product = (addr as u64 >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let product = spread(addr as u64 >> GRANULE_BITS);
         // The rights are few and mostly known where this is compiled: they move the place.
         let place = (product >> 52) as usize ^ (access.bits() as usize).wrapping_mul(0x2b);
         PageHash { place: place % FRONT, tag: product << 32 }

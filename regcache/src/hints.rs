@@ -20,7 +20,7 @@ use crate::slot::SlotId;
 use crate::sync::AtomicU32;
 
 /// log2 of the granule of level 0, and of the factor between levels.
-const GRANULE_BITS: u32 = 12;
+pub(crate) const GRANULE_BITS: u32 = 12;
 const LEVEL_BITS: u32 = 2;
 /// Enough for 64 bits of address.
 const LEVELS: usize = 27;
@@ -39,6 +39,12 @@ const SLOT_BITS: u32 = 25;
 
 /// Slots that entries can name.
 pub(crate) const MOST_SLOTS: u32 = (1 << SLOT_BITS) - 1;
+
+/// A product whose high bits depend on all bits of the key, and which no other key has.
+#[inline(always)]
+pub(crate) fn spread(key: u64) -> u64 {
+    key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
 
 /// Where a granule's entries stand, and what marks them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,8 +66,7 @@ impl Place {
         let granule = (addr as u64).checked_shr(GRANULE_BITS + LEVEL_BITS * level).unwrap_or(0);
         let (run, step) = (granule / RUN, granule % RUN);
         let key = run ^ u64::from(class.bits()) << 53 ^ u64::from(level) << 48;
-        // The product's high bits depend on all bits of the key.
-        let product = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let product = spread(key);
         let tag = (product >> 32) as u32 >> SLOT_BITS << SLOT_BITS;
         Place { bucket: (product >> 30) + step, tag }
     }
