@@ -17,12 +17,15 @@ enum { PAGE = 4096, LENGTH = 4 * PAGE };
  * With the thread held, it cannot be dropped between the two. */
 static bool settles(const void *addr, size_t len)
 {
+	/* Else this one may have the lock again before the thread is awake. */
+	const struct timespec pause = { .tv_nsec = 1000000 };
 	bool settled = false;
 
 	for (int n = 0; n < 100 && !settled; n++) {
 		host_hold();
 		settled = !host_locked_subscribe(addr, len) && host_locked_valid(addr, len);
 		host_release();
+		nanosleep(&pause, NULL);
 	}
 	return settled;
 }
