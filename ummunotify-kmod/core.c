@@ -83,7 +83,7 @@ static struct umn_region *region_of_span(struct interval_tree_node *span)
 static void arm(struct umn_core *core, struct umn_region *region)
 {
 	interval_tree_insert(&region->span, &core->armed[region->ignore]);
-	core->used |= 1U << region->ignore;
+	core->used |= BIT_ULL(region->ignore);
 }
 
 /* The tree of a marked region: no kind that would not change it finds it. */
@@ -105,7 +105,7 @@ static void mark(struct umn_core *core, struct umn_region *region, bool hint)
 		return;
 	n = marked_tree(region);
 	interval_tree_insert(&region->span, &core->marked[n]);
-	core->used |= 1U << n;
+	core->used |= BIT_ULL(n);
 	region->flags |= UMN_MARKED;
 }
 
@@ -126,7 +126,7 @@ static void leave_tree(struct umn_core *core, struct umn_region *region)
 	region->flags &= ~(UMN_MARKED | UMN_HINT);
 	if (RB_EMPTY_ROOT(&core->armed[n].rb_root) &&
 	    RB_EMPTY_ROOT(&core->marked[n].rb_root))
-		core->used &= ~(1U << n);
+		core->used &= ~BIT_ULL(n);
 }
 
 /* What the watcher pinned in this region is no longer what is mapped there. */
@@ -243,17 +243,22 @@ void umn_doubt(struct umn_core *core, struct umn_region *region)
 	queue_event(core, region, UMMUNOTIFY_KIND_OTHER);
 }
 
-/* The trees with regions that do not ignore @kind, as bits. */
-static u32 trees_of_kind(const struct umn_core *core, u8 kind)
+/* The trees with regions that do not ignore @pass, as bits. */
+static u64 trees_of(const struct umn_core *core, const struct umn_pass *pass)
 {
-	/* Bit n of these is set if n, as a mask of kinds, has bit i set. */
-	static const u32 ignores[] = {
-		0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000,
+	/* Bit n of number i is set if n, as umn_region.ignore, has bit i set. */
+	static const u64 ignoring[] = {
+		0xaaaaaaaaaaaaaaaaULL, 0xccccccccccccccccULL,
+		0xf0f0f0f0f0f0f0f0ULL, 0xff00ff00ff00ff00ULL,
+		0xffff0000ffff0000ULL, 0xffffffff00000000ULL,
 	};
+	u32 ignored = 0;
 
-	if (kind & UMMUNOTIFY_KINDS_FILTERABLE)
-		return core->used & ~ignores[__ffs(kind) - UMN_FILTER_SHIFT];
-	return core->used;
+	if (pass->split)
+		ignored = UMN_IGNORE_SPLITS;
+	else if (pass->kind & UMMUNOTIFY_KINDS_FILTERABLE)
+		ignored = pass->kind >> UMN_FILTER_SHIFT;
+	return ignored ? core->used & ~ignoring[__ffs(ignored)] : core->used;
 }
 
 /* A region under @pass, in one of @trees, that does not ignore it. */
@@ -261,11 +266,11 @@ static struct umn_region *find_hit(const struct umn_core *core,
 				   struct rb_root_cached *trees,
 				   const struct umn_pass *pass)
 {
-	u32 left = trees_of_kind(core, pass->kind);
+	u64 left = trees_of(core, pass);
 
 	while (left) {
 		struct interval_tree_node *span;
-		unsigned int n = __ffs(left);
+		unsigned int n = __ffs64(left);
 
 		span = interval_tree_iter_first(&trees[n], pass->start,
 						pass->last);
@@ -446,6 +451,29 @@ bool umn_take_back(struct umn_core *core, struct umn_region *region)
 	}
 	rearm(core, region);
 	return true;
+}
+
+/*
+ * @region, if it ignores changes of protection, ignores as well that they split
+ * a huge page, or no longer does.
+ */
+void umn_ignore_splits(struct umn_core *core, struct umn_region *region,
+		       bool ignore)
+{
+	bool armed = !(region->flags & UMN_INVALID);
+	bool marked = region->flags & UMN_MARKED;
+	bool hint = region->flags & UMN_HINT;
+
+	if (~region->ignore & UMN_IGNORE_PROTECTION)
+		ignore = false;
+	if (ignore == !!(region->ignore & UMN_IGNORE_SPLITS))
+		return;
+	leave_tree(core, region);
+	region->ignore ^= UMN_IGNORE_SPLITS;
+	if (armed)
+		arm(core, region);
+	else if (marked)
+		mark(core, region, hint);
 }
 
 static void fill_event(struct ummunotify_event *event,

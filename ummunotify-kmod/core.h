@@ -28,12 +28,16 @@
 #define UMN_INFLIGHT_SLOTS	64
 
 /*
- * Regions are kept in a tree for each mask of ignored kinds, so that regions
+ * Regions are kept in a tree for each mask of what they ignore, so that regions
  * which ignore an invalidation cost it nothing: one bit for each of the
- * filterable kinds, which are neighbours.
+ * filterable kinds, which are neighbours, and one for splits.
  */
 #define UMN_FILTER_SHIFT	2
-#define UMN_FILTERS		32
+#define UMN_IGNORE_PROTECTION	((UMMUNOTIFY_KIND_PROTECTION_VMA |	\
+				  UMMUNOTIFY_KIND_PROTECTION_PAGE) >>	\
+				 UMN_FILTER_SHIFT)
+#define UMN_IGNORE_SPLITS	(1 << 5)
+#define UMN_FILTERS		64
 
 /**
  * struct umn_watcher - what one open file watches
@@ -110,7 +114,8 @@ enum umn_region_flags {
  * @head: bytes of its first page that come before it
  * @tail: bytes of its last page that come after it
  * @flags: enum umn_region_flags
- * @ignore: number of its trees: the filterable kinds that it ignores
+ * @ignore: number of its trees: the filterable kinds that it ignores, and
+ *	UMN_IGNORE_SPLITS
  * @kinds: UMMUNOTIFY_KIND_* by which it was hit
  * @reporting_kinds: those of the event that is being copied
  *
@@ -131,7 +136,7 @@ struct umn_region {
 	u16			tail;
 	/* One word: there may be a million of these. */
 	u32			flags : 9;
-	u32			ignore : 5;
+	u32			ignore : 6;
 	u32			kinds : 8;
 	u32			reporting_kinds : 8;
 };
@@ -170,7 +175,7 @@ struct umn_inflight {
 struct umn_core {
 	struct rb_root_cached	armed[UMN_FILTERS];
 	struct rb_root_cached	marked[UMN_FILTERS];
-	u32			used;
+	u64			used;
 	unsigned int		paused;
 	u64			batch;
 	u64			seq;
@@ -184,6 +189,7 @@ struct umn_core {
  * @start: first byte
  * @last: last byte
  * @kind: UMMUNOTIFY_KIND_*
+ * @split: a huge page is split by a change of protection: see protection.c
  * @marked_done: the regions that had been hit before are dealt with
  * @paused: counted in umn_core.paused
  * @was_paused: was so at any time: someone may be waiting for the end of it
@@ -193,6 +199,7 @@ struct umn_pass {
 	unsigned long		start;
 	unsigned long		last;
 	u8			kind;
+	bool			split;
 	bool			marked_done;
 	bool			paused;
 	bool			was_paused;
@@ -220,6 +227,8 @@ struct umn_region *umn_first(struct umn_watcher *watcher);
 void umn_remove(struct umn_core *core, struct umn_region *region);
 void umn_doubt(struct umn_core *core, struct umn_region *region);
 bool umn_take_back(struct umn_core *core, struct umn_region *region);
+void umn_ignore_splits(struct umn_core *core, struct umn_region *region,
+		       bool ignore);
 
 bool umn_invalidate(struct umn_core *core, struct umn_pass *pass);
 

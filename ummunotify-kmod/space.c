@@ -55,15 +55,20 @@ static u8 kind_of(const struct mmu_notifier_range *range)
 	}
 }
 
+static bool is_protection(const struct mmu_notifier_range *range)
+{
+	return kind_of(range) & (UMMUNOTIFY_KIND_PROTECTION_VMA |
+				 UMMUNOTIFY_KIND_PROTECTION_PAGE);
+}
+
 /*
  * Changes of protection leave every page where it is.  A region is told of
  * them, but there is nothing to wait for.
  */
 static bool moves_pages(const struct mmu_notifier_range *range)
 {
-	return !(kind_of(range) & (UMMUNOTIFY_KIND_PROTECTION_VMA |
-				   UMMUNOTIFY_KIND_PROTECTION_PAGE |
-				   UMMUNOTIFY_KIND_SOFT_DIRTY));
+	return !is_protection(range) && kind_of(range) !=
+		UMMUNOTIFY_KIND_SOFT_DIRTY;
 }
 
 /*
@@ -96,6 +101,7 @@ static void invalidate_and_unlock(struct umn_space *space,
 		.start	= range->start,
 		.last	= range->end - 1,
 		.kind	= kind_of(range),
+		.split	= umn_protection_splits(&space->protections, range),
 	};
 
 	while (!umn_invalidate(&space->core, &pass)) {
@@ -124,6 +130,8 @@ static int range_start(struct mmu_notifier *notifier,
 	if (moves_pages(range))
 		umn_inflight_begin(&space->core, range, range->start,
 				   range->end - 1);
+	else if (is_protection(range))
+		umn_protection_begin(&space->protections, range);
 	invalidate_and_unlock(space, range);
 	return 0;
 }
@@ -133,7 +141,14 @@ static void range_end(struct mmu_notifier *notifier,
 {
 	struct umn_space *space = space_of(notifier);
 
-	if (range->start >= range->end || !moves_pages(range))
+	if (range->start >= range->end)
+		return;
+	if (is_protection(range)) {
+		spin_lock(&space->lock);
+		umn_protection_end(&space->protections, range);
+		spin_unlock(&space->lock);
+	}
+	if (!moves_pages(range))
 		return;
 
 	spin_lock(&space->lock);

@@ -10,6 +10,7 @@
 #include <linux/wait.h>
 
 #include "core.h"
+#include "protection.h"
 
 /**
  * struct umn_space - a watched address space
@@ -17,6 +18,7 @@
  * @lock: a leaf; protects everything below but the wait queue, and the
  *	watchers of all files
  * @core: the regions
+ * @protections: changes of protection that are in flight
  * @files: the open files
  * @nr_files: how many
  * @nr_regions: regions of all of them
@@ -29,6 +31,7 @@ struct umn_space {
 	struct mmu_notifier	notifier;
 	spinlock_t		lock;
 	struct umn_core		core;
+	struct umn_protections	protections;
 	struct list_head	files;
 	unsigned int		nr_files;
 	unsigned int		nr_regions;

@@ -11,6 +11,9 @@
  * show in the generation.
  *
  * The frames are kept as a keyed hash of 64 bits.
+ *
+ * NOTE also finds out for whom it is nothing that a huge page is split: see
+ * protection.c.
  */
 #include <linux/mm.h>
 #include <linux/once.h>
@@ -66,11 +69,32 @@ static int digest_frames(unsigned long start, unsigned long last, u64 *digest)
 	return 0;
 }
 
+/* Is all of a range of the caller's private anonymous memory? */
+static bool is_anonymous(unsigned long start, unsigned long last)
+{
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	bool anonymous;
+
+	if (mmap_read_lock_killable(mm))
+		return false;
+	do {
+		vma = find_vma(mm, start);
+		anonymous = vma && vma->vm_start <= start &&
+			    vma_is_anonymous(vma);
+		if (anonymous)
+			start = vma->vm_end;
+	} while (anonymous && start <= last);
+	mmap_read_unlock(mm);
+	return anonymous;
+}
+
 long umn_note(struct umn_file *file, const u64 __user *arg)
 {
 	struct umn_space *space = file->space;
 	struct umn_region *region;
 	unsigned long start = 0, last = 0;
+	bool ignores_protection = false, anonymous;
 	u64 cookie, digest;
 	int ret;
 
@@ -82,6 +106,7 @@ long umn_note(struct umn_file *file, const u64 __user *arg)
 	if (region) {
 		start = region->span.start;
 		last = region->span.last;
+		ignores_protection = !(~region->ignore & UMN_IGNORE_PROTECTION);
 	}
 	spin_unlock(&space->lock);
 	if (!region)
@@ -90,6 +115,7 @@ long umn_note(struct umn_file *file, const u64 __user *arg)
 	ret = digest_frames(start, last, &digest);
 	if (ret)
 		return ret;
+	anonymous = ignores_protection && is_anonymous(start, last);
 
 	/* A region of another range with this cookie gets no note. */
 	spin_lock(&space->lock);
@@ -97,6 +123,7 @@ long umn_note(struct umn_file *file, const u64 __user *arg)
 	if (region && region->span.start == start && region->span.last == last) {
 		region->frames = digest;
 		region->flags |= UMN_NOTED;
+		umn_ignore_splits(&space->core, region, anonymous);
 	} else {
 		ret = -EINVAL;
 	}

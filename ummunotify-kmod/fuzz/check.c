@@ -38,7 +38,10 @@ static unsigned int count_tree(struct world *world,
 		ignored = r->parm.flags & UMMUNOTIFY_REGISTER_IGNORE;
 		if (r->now.state == M_HIT_MORE)
 			ignored |= r->now.kinds;
-		must(ignored >> UMN_FILTER_SHIFT == number,
+		ignored >>= UMN_FILTER_SHIFT;
+		if (r->ignores_splits)
+			ignored |= UMN_IGNORE_SPLITS;
+		must(ignored == number,
 		     "cookie %llu is in the tree of another filter",
 		     r->parm.user_cookie);
 		n++;
@@ -58,7 +61,7 @@ static void check_trees(struct world *world)
 		n = count_tree(world, &core->armed[i], i, true);
 		n += count_tree(world, &core->marked[i], i, false);
 		must(!n == !(core->used >> i & 1),
-		     "trees %u hold %u regions, used is %#x", i, n, core->used);
+		     "trees %u hold %u regions, used is %#llx", i, n, core->used);
 		in_trees += n;
 	}
 	for (i = 0; i < m->nr_regions; i++)
@@ -193,7 +196,7 @@ static void check_truth(struct world *world, const struct m_region *r)
 	for (i = 0; i <= M_PASSES; i++) {
 		struct m_pass *p = &m->passes[i];
 
-		if (p->running && m_touches(r, p->start, p->last, p->kind))
+		if (p->running && m_touches(r, p))
 			touched = true;
 	}
 	must(!r->now.hits.n || flags & UMN_INVALID || going,

@@ -13,13 +13,13 @@ enum op {
 	OP_INSERT, OP_REMOVE, OP_INVALIDATE, OP_PASS_BEGIN, OP_PASS_GO_ON,
 	OP_START, OP_END, OP_STARTS, OP_ENDS, OP_REPORT, OP_REPORT_DONE,
 	OP_REPORT_FAILED, OP_TAKE_BACK, OP_DOUBT, OP_OVERLAPS, OP_DRAIN,
-	OP_TAKE_SIGNAL,
+	OP_TAKE_SIGNAL, OP_IGNORE_SPLITS,
 };
 
 /* How often each comes up. */
 static const u8 ops[32] = {
 	OP_INSERT, OP_INSERT, OP_INSERT, OP_INSERT, OP_INSERT, OP_INSERT,
-	OP_INSERT, OP_REMOVE, OP_REMOVE, OP_INVALIDATE, OP_INVALIDATE,
+	OP_IGNORE_SPLITS, OP_REMOVE, OP_REMOVE, OP_INVALIDATE, OP_INVALIDATE,
 	OP_INVALIDATE, OP_PASS_BEGIN, OP_PASS_BEGIN, OP_PASS_GO_ON,
 	OP_PASS_GO_ON, OP_PASS_GO_ON, OP_START, OP_START, OP_END, OP_END,
 	OP_STARTS, OP_ENDS, OP_REPORT, OP_REPORT, OP_REPORT_DONE,
@@ -31,6 +31,7 @@ static const char *const op_names[] = {
 	"insert", "remove", "invalidate", "pass begin", "pass go on", "start",
 	"end", "starts", "ends", "report", "report_done", "report_failed",
 	"take_back", "doubt", "overlaps", "drain", "take wake",
+	"ignore_splits",
 };
 
 void print_op(FILE *to, const u8 op[OP_BYTES])
@@ -92,6 +93,8 @@ static void do_insert(struct world *world, const u8 op[OP_BYTES])
 	parm.end = parm.start + (op[3] & 2 ? op[5] * 77 : op[5] % 5 * M_PAGE);
 	if (op[4] & 0x81)
 		parm.flags = op[4] & 0x80 ? UMMUNOTIFY_KIND_PROTECTION_PAGE : 0;
+	if (op[4] > 0xc0)
+		parm.flags |= UMMUNOTIFY_KIND_PROTECTION_VMA;
 	if (!(op[3] % 5))
 		parm.flags |= UMMUNOTIFY_REGISTER_ONESHOT;
 	if (!(op[3] % 3))
@@ -149,7 +152,7 @@ static bool do_batch(struct world *world, struct m_pass *p)
 	for (i = 0; i < m->nr_regions; i++) {
 		struct m_region *r = m->regions[i];
 
-		if (!m_touches(r, p->start, p->last, p->kind))
+		if (!m_touches(r, p))
 			continue;
 		if (r->now.state == M_ARMED)
 			firsts[nr_firsts++] = r;
@@ -195,21 +198,24 @@ static bool do_batch(struct world *world, struct m_pass *p)
 		return false;
 
 	for (i = 0; i < m->nr_regions; i++) {
-		if (m_touches(m->regions[i], p->start, p->last, p->kind))
+		if (m_touches(m->regions[i], p))
 			m_remember(m->regions[i], p->start, p->last, p->kind);
 	}
 	return true;
 }
 
-static struct m_pass pass_over(u64 start, u64 last, u8 kind)
+static struct m_pass pass_over(u64 start, u64 last, u16 kind)
 {
 	return (struct m_pass) {
 		.start = start, .last = last, .kind = kind,
-		.core = { .start = start, .last = last, .kind = kind },
+		.core = {
+			.start = start, .last = last, .kind = (u8)kind,
+			.split = kind == M_SPLIT,
+		},
 	};
 }
 
-static void run_pass(struct world *world, u64 start, u64 last, u8 kind)
+static void run_pass(struct world *world, u64 start, u64 last, u16 kind)
 {
 	struct m_pass *p = &world->model.passes[M_PASSES];
 
@@ -230,8 +236,10 @@ static void range_of(const u8 op[OP_BYTES], u64 *start, u64 *last)
 	}
 }
 
-static u8 kind_of(u8 byte)
+static u16 kind_of(u8 byte)
 {
+	if (byte >= 0xe0)
+		return M_SPLIT;
 	return byte & 0x80 ? UMMUNOTIFY_KIND_UNMAP : 1 << (byte & 7);
 }
 
@@ -321,6 +329,23 @@ static void do_take_back(struct world *world, u8 which)
 	armed = umn_take_back(&world->core, r->core);
 	must(armed == m_take_back(&world->model, r),
 	     "take_back of cookie %llu says %d", r->parm.user_cookie, armed);
+}
+
+static void do_ignore_splits(struct world *world, u8 which, bool ignore)
+{
+	struct m_region *r = pick(world, which);
+	unsigned int i;
+
+	if (!r)
+		return;
+	/* The model says at its end whom a pass was to hit. */
+	for (i = 0; i < M_PASSES; i++) {
+		if (world->model.passes[i].running &&
+		    world->model.passes[i].kind == M_SPLIT)
+			return;
+	}
+	umn_ignore_splits(&world->core, r->core, ignore);
+	m_ignore_splits(r, ignore);
 }
 
 static void do_doubt(struct world *world, u8 which)
@@ -416,6 +441,9 @@ void do_op(struct world *world, const u8 op[OP_BYTES])
 		break;
 	case OP_TAKE_SIGNAL:
 		do_take_wake(world, w);
+		break;
+	case OP_IGNORE_SPLITS:
+		do_ignore_splits(world, op[2], op[3] & 3);
 		break;
 	}
 	check(world);

@@ -98,11 +98,13 @@ unsigned int m_paused(const struct model *m, const struct m_pass *but)
 	return n;
 }
 
-bool m_touches(const struct m_region *r, u64 start, u64 last, u8 kind)
+bool m_touches(const struct m_region *r, const struct m_pass *p)
 {
-	if (kind & UMMUNOTIFY_KINDS_FILTERABLE & r->parm.flags)
+	if (p->kind & UMMUNOTIFY_KINDS_FILTERABLE & r->parm.flags)
 		return false;
-	return start <= r->last && r->first <= last;
+	if (p->kind == M_SPLIT && r->ignores_splits)
+		return false;
+	return p->start <= r->last && r->first <= p->last;
 }
 
 /* Further invalidations do not find it, and need not. */
@@ -204,6 +206,14 @@ bool m_take_back(struct model *m, struct m_region *r)
 	if (r->reporting)
 		r->reported.state = M_HIT_MORE;
 	return true;
+}
+
+/* Only those can that ignore fork and mprotect. */
+void m_ignore_splits(struct m_region *r, bool ignore)
+{
+	r->ignores_splits = ignore &&
+		wants(r, UMMUNOTIFY_KIND_PROTECTION_VMA) &&
+		wants(r, UMMUNOTIFY_KIND_PROTECTION_PAGE);
 }
 
 unsigned int m_tracked(const struct model *m)

@@ -15,6 +15,9 @@
 #define M_INFLIGHT	160
 #define M_SLOTS		8
 
+/* A CLEAR by which a change of protection splits a huge page. */
+#define M_SPLIT		(UMMUNOTIFY_KIND_CLEAR | 0x100)
+
 enum m_state {
 	M_ARMED,
 	M_HIT_ONCE,
@@ -51,6 +54,7 @@ struct m_event {
  * @core: the one that the core has
  * @watcher: whose it is
  * @parm: what was asked for
+ * @ignores_splits: so it was told
  * @first: its first page's first byte
  * @last: its last page's last byte
  * @now: what happened since it was armed
@@ -62,6 +66,7 @@ struct m_region {
 	struct umn_region	*core;
 	unsigned int		watcher;
 	struct ummunotify_register_ioctl parm;
+	bool			ignores_splits;
 	u64			first, last;
 	struct m_event		now;
 	bool			reporting;
@@ -84,7 +89,7 @@ struct m_watcher {
 struct m_pass {
 	bool		running;
 	u64		start, last;
-	u8		kind;
+	u16		kind;
 	bool		marked_done;
 	bool		wake;
 	bool		was_paused;
@@ -94,7 +99,7 @@ struct m_pass {
 struct m_inflight {
 	const void	*id;
 	u64		start, last, seq;
-	u8		kind;
+	u16		kind;
 	bool		tracked;
 	bool		rearmed;
 };
@@ -121,7 +126,7 @@ struct m_region *m_insert(struct model *m, unsigned int watcher,
 void m_remove(struct model *m, struct m_region *r);
 
 unsigned int m_paused(const struct model *m, const struct m_pass *but);
-bool m_touches(const struct m_region *r, u64 start, u64 last, u8 kind);
+bool m_touches(const struct m_region *r, const struct m_pass *p);
 bool m_in_no_tree(const struct m_region *r);
 bool m_changed_by(const struct m_region *r, u8 kind);
 bool m_pending(const struct m_region *r);
@@ -131,6 +136,7 @@ void m_batch_ends(struct model *m);
 void m_remember(struct m_region *r, u64 start, u64 last, u8 kind);
 void m_doubt(struct model *m, struct m_region *r);
 bool m_take_back(struct model *m, struct m_region *r);
+void m_ignore_splits(struct m_region *r, bool ignore);
 
 void m_inflight_begin(struct model *m, const struct m_inflight *inv);
 bool m_inflight_end(struct model *m, unsigned int i);

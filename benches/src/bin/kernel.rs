@@ -359,7 +359,7 @@ fn reading_events(done: &mut impl FnMut(Row)) -> Result<()> {
     Ok(())
 }
 
-/// fork with 10,000 pinned pages, watched with a filter, against the same pins unwatched.
+/// fork with 10,000 pinned pages, watched with a filter and noted, against the same pins unwatched.
 fn fork_with_pins(done: &mut impl FnMut(Row)) -> Result<()> {
     const PINS: usize = 10_000;
     #[derive(Clone, Copy)]
@@ -382,6 +382,9 @@ fn fork_with_pins(done: &mut impl FnMut(Row)) -> Result<()> {
                 let range = AddressRange::new(start, page_size()).expect("a page");
                 // SAFETY: an io_uring has no peer.
                 unsafe { ring.register(range, Access::LOCAL_WRITE) }.expect("pin");
+                if watched {
+                    device.note(n as u64).expect("note");
+                }
             }
             let mut buffer = EventBuffer::new();
             while device.read(&mut buffer).expect("read").len() > 0 {}

@@ -48,6 +48,24 @@ fn fork_and_write_while_the_child_lives() {
     }
 }
 
+/// The fork splits it, which is nothing to memory that the cache has noted.
+#[test]
+fn fork_of_a_transparent_huge_page_is_no_event() {
+    let cache = told();
+    let memory = Memory::transparent_huge();
+    let get = || {
+        let (start, len) = (memory.range.start(), memory.range.len());
+        let guard = cache.get_or_register(start, len, Access::LOCAL_WRITE).expect("register");
+        assert!(!is_stale(&guard, memory.range));
+        guard.lkey()
+    };
+    let first = get();
+    in_child(|| ());
+    memory.fill(2);
+    assert_eq!(get(), first, "the second lookup hits");
+    assert_eq!(cache.stats().verified, 0, "nothing was there to be verified");
+}
+
 #[test]
 fn fork_of_huge_pages() {
     assert_kept(

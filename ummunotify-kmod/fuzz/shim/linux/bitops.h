@@ -4,6 +4,7 @@
 #define SHIM_BITOPS_H
 
 #include <linux/compiler.h>
+#include <linux/types.h>
 
 static inline unsigned long __ffs(unsigned long word)
 {
@@ -15,5 +16,12 @@ static inline unsigned long __ffs(unsigned long word)
 		n++;
 	return n;
 }
+
+static inline unsigned long __ffs64(u64 word)
+{
+	return __ffs(word);
+}
+
+#define BIT_ULL(n)	(1ULL << (n))
 
 #endif
