@@ -243,11 +243,12 @@ TEST(of_a_file_beside_it_is_something)
 	p[BLOCK] = 1;
 	PIN(p, BLOCK);
 	ASSERT_EQ(watch_flags(d.fd, p, BLOCK + PAGE, NOTED, PROTECTION, 0), 0);
+	ASSERT_EQ(watch_flags(d.fd, p, BLOCK, CONTROL, PROTECTION, 0), 0);
 	ASSERT_EQ(note(d.fd, NOTED), 0);
 	ASSERT(fork_once());
 	if (!*d.gen)
 		SKIP("no huge page was split");
-	EXPECT_ONLY_KINDS(&d, NOTED, KIND(CLEAR));
+	EXPECT_BOTH(&d, KIND(CLEAR));
 }
 
 /* What the note says is of its time: another takes it back. */

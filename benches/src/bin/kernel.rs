@@ -366,11 +366,13 @@ fn fork_with_pins(done: &mut impl FnMut(Row)) -> Result<()> {
     enum Wanted {
         Micros,
         Events,
+        /// Ranges with an event of which VERIFY does not say that nothing has changed.
+        Refused,
     }
-    let worker = |watched: bool, huge: bool, wanted: Wanted| {
+    let worker = |watched: bool, pages: Pages, wanted: Wanted| {
         Worker::new(move || -> Turn {
             let addr = ELSEWHERE;
-            map_for_pins(addr, PINS, huge);
+            map_for_pins(addr, PINS, pages);
             let ring = IoUring::new(PINS as u32).expect("io_uring");
             let device = open();
             for n in 0..PINS {
@@ -402,41 +404,76 @@ fn fork_with_pins(done: &mut impl FnMut(Row)) -> Result<()> {
                 unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
                 black_box(&ring);
                 let mut events = 0;
+                let mut refused = 0;
                 loop {
                     let read = device.read(&mut buffer).expect("read");
                     if read.len() == 0 {
                         break;
                     }
-                    events += read.filter(|event| matches!(event, Event::Invalid(_))).count();
+                    for event in read {
+                        let Event::Invalid(invalid) = event else { continue };
+                        events += 1;
+                        refused += usize::from(!device.verify(invalid.cookie).expect("verify"));
+                    }
                 }
                 assert_eq!(device.generation() > before, events > 0, "events move the counter");
                 match wanted {
                     Wanted::Micros => elapsed,
                     Wanted::Events => events as f64,
+                    Wanted::Refused => refused as f64,
                 }
             })
         })
     };
-    for (name, huge) in [("4 KiB pages", false), ("huge pages", true)] {
-        let mut baseline = worker(false, huge, Wanted::Micros)?;
-        let mut subject = worker(true, huge, Wanted::Micros)?;
+    for (name, pages) in [("4 KiB pages", Pages::Small), ("huge pages", Pages::Transparent)] {
+        let mut baseline = worker(false, pages, Wanted::Micros)?;
+        let mut subject = worker(true, pages, Wanted::Micros)?;
         let measure = format!("fork, {PINS} pins watched (baseline: unwatched), {name}, us");
         done(compare(&measure, TURNS, &mut baseline, &mut subject).at_most(1.10));
-        let events = worker(true, huge, Wanted::Events)?.turn();
+        let events = worker(true, pages, Wanted::Events)?.turn();
         done(Row::alone(format!("fork, {PINS} pins watched, {name}, events"), events).at_most(0.0));
     }
+
+    // The kernel clears these, and VERIFY says that they are what they were.
+    let before = fs::read_to_string(NR_HUGE_PAGES)?;
+    fs::write(NR_HUGE_PAGES, (2 * PINS * page_size()).div_ceil(HUGE_PAGE).to_string())?;
+    let name = format!("fork, {PINS} pins watched, private hugetlb");
+    let events = worker(true, Pages::Hugetlb, Wanted::Events)?.turn();
+    done(Row::alone(format!("{name}, events"), events));
+    let refused = worker(true, Pages::Hugetlb, Wanted::Refused)?.turn();
+    done(Row::alone(format!("{name}, events that VERIFY does not answer"), refused).at_most(0.0));
+    fs::write(NR_HUGE_PAGES, before)?;
     Ok(())
 }
 
-fn map_for_pins(addr: usize, pages: usize, huge: bool) {
-    let bytes = (pages * page_size()).next_multiple_of(2 << 20);
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+const HUGE_PAGE: usize = 2 << 20;
+const NR_HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
+
+#[derive(Clone, Copy, PartialEq)]
+enum Pages {
+    Small,
+    Transparent,
+    Hugetlb,
+}
+
+fn map_for_pins(addr: usize, count: usize, pages: Pages) {
+    let bytes = (count * page_size()).next_multiple_of(HUGE_PAGE);
+    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    if pages == Pages::Hugetlb {
+        flags |= libc::MAP_HUGETLB;
+    }
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: NOREPLACE replaces nothing; the advice and the writes are for that mapping only.
     unsafe {
         assert_eq!(libc::mmap(addr as *mut _, bytes, prot, flags, -1, 0) as usize, addr);
-        let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
-        assert_eq!(libc::madvise(addr as *mut _, bytes, advice), 0);
+        let advice = match pages {
+            Pages::Small => Some(libc::MADV_NOHUGEPAGE),
+            Pages::Transparent => Some(libc::MADV_HUGEPAGE),
+            Pages::Hugetlb => None,
+        };
+        if let Some(advice) = advice {
+            assert_eq!(libc::madvise(addr as *mut _, bytes, advice), 0);
+        }
         (addr as *mut u8).write_bytes(1, bytes);
     }
 }
