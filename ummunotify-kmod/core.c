@@ -418,6 +418,8 @@ static void rearm(struct umn_core *core, struct umn_region *region)
 	leave_tree(core, region);
 	region->flags &= ~UMN_INVALID;
 	region->kinds = 0;
+	/* Who knows what is mapped there since the event? */
+	region->ignore &= ~UMN_IGNORE_SPLITS;
 	arm(core, region);
 
 	for (i = 0; i < core->nr_inflight; i++) {
@@ -455,7 +457,7 @@ bool umn_take_back(struct umn_core *core, struct umn_region *region)
 
 /*
  * @region, if it ignores changes of protection, ignores as well that they split
- * a huge page, or no longer does.
+ * a huge page, or no longer does.  It lasts until its next event is taken.
  */
 void umn_ignore_splits(struct umn_core *core, struct umn_region *region,
 		       bool ignore)

@@ -12,7 +12,7 @@
  *
  * The frames are kept as a keyed hash of 64 bits.
  *
- * NOTE also finds out for whom it is nothing that a huge page is split: see
+ * Both also find out for whom it is nothing that a huge page is split: see
  * protection.c.
  */
 #include <linux/mm.h>
@@ -72,21 +72,62 @@ static int digest_frames(unsigned long start, unsigned long last, u64 *digest)
 /* Is all of a range of the caller's private anonymous memory? */
 static bool is_anonymous(unsigned long start, unsigned long last)
 {
-	struct mm_struct *mm = current->mm;
 	struct vm_area_struct *vma;
-	bool anonymous;
 
-	if (mmap_read_lock_killable(mm))
-		return false;
 	do {
-		vma = find_vma(mm, start);
-		anonymous = vma && vma->vm_start <= start &&
-			    vma_is_anonymous(vma);
-		if (anonymous)
-			start = vma->vm_end;
-	} while (anonymous && start <= last);
-	mmap_read_unlock(mm);
-	return anonymous;
+		vma = find_vma(current->mm, start);
+		if (!vma || vma->vm_start > start || !vma_is_anonymous(vma))
+			return false;
+		start = vma->vm_end;
+	} while (start <= last);
+	return true;
+}
+
+/*
+ * The region of @cookie has the pages of @digest: notes it, or says once more
+ * what it was @verified to be.  -EINVAL if it is another region by now.
+ */
+static int has_frames(struct umn_file *file, u64 cookie, unsigned long start,
+		      unsigned long last, u64 digest, bool verified,
+		      bool quiet)
+{
+	struct umn_space *space = file->space;
+	struct umn_region *region;
+	bool anonymous = false;
+	int ret = 0;
+
+	/*
+	 * What is mapped there stays until the region knows what that is; a
+	 * change after that is an event of it.
+	 */
+	if (quiet) {
+		if (mmap_read_lock_killable(current->mm))
+			return -EINTR;
+		anonymous = is_anonymous(start, last);
+	}
+	spin_lock(&space->lock);
+	region = umn_find(&file->watcher, cookie);
+	if (!region || region->span.start != start ||
+	    region->span.last != last ||
+	    (verified && !(region->flags & UMN_NOTED &&
+			   region->frames == digest))) {
+		ret = -EINVAL;
+	} else {
+		region->frames = digest;
+		region->flags |= UMN_NOTED;
+		umn_ignore_splits(&space->core, region, anonymous);
+		if (verified)
+			umn_count(&file->watcher, verified, 1);
+	}
+	spin_unlock(&space->lock);
+	if (quiet)
+		mmap_read_unlock(current->mm);
+	return ret;
+}
+
+static bool ignores_protection(const struct umn_region *region)
+{
+	return !(~region->ignore & UMN_IGNORE_PROTECTION);
 }
 
 long umn_note(struct umn_file *file, const u64 __user *arg)
@@ -94,7 +135,7 @@ long umn_note(struct umn_file *file, const u64 __user *arg)
 	struct umn_space *space = file->space;
 	struct umn_region *region;
 	unsigned long start = 0, last = 0;
-	bool ignores_protection = false, anonymous;
+	bool quiet = false;
 	u64 cookie, digest;
 	int ret;
 
@@ -106,7 +147,7 @@ long umn_note(struct umn_file *file, const u64 __user *arg)
 	if (region) {
 		start = region->span.start;
 		last = region->span.last;
-		ignores_protection = !(~region->ignore & UMN_IGNORE_PROTECTION);
+		quiet = ignores_protection(region);
 	}
 	spin_unlock(&space->lock);
 	if (!region)
@@ -115,20 +156,7 @@ long umn_note(struct umn_file *file, const u64 __user *arg)
 	ret = digest_frames(start, last, &digest);
 	if (ret)
 		return ret;
-	anonymous = ignores_protection && is_anonymous(start, last);
-
-	/* A region of another range with this cookie gets no note. */
-	spin_lock(&space->lock);
-	region = umn_find(&file->watcher, cookie);
-	if (region && region->span.start == start && region->span.last == last) {
-		region->frames = digest;
-		region->flags |= UMN_NOTED;
-		umn_ignore_splits(&space->core, region, anonymous);
-	} else {
-		ret = -EINVAL;
-	}
-	spin_unlock(&space->lock);
-	return ret;
+	return has_frames(file, cookie, start, last, digest, false, quiet);
 }
 
 long umn_verify(struct umn_file *file, const u64 __user *arg)
@@ -137,7 +165,7 @@ long umn_verify(struct umn_file *file, const u64 __user *arg)
 	struct umn_region *region;
 	unsigned long start = 0, last = 0;
 	u64 cookie, noted = 0, seq = 0, digest;
-	bool doubt = false;
+	bool doubt = false, quiet = false;
 	int ret;
 
 	if (copy_from_user(&cookie, arg, sizeof(cookie)))
@@ -159,6 +187,7 @@ long umn_verify(struct umn_file *file, const u64 __user *arg)
 			start = region->span.start;
 			last = region->span.last;
 			noted = region->frames;
+			quiet = ignores_protection(region);
 			seq = space->core.seq;
 		}
 		spin_unlock(&space->lock);
@@ -175,8 +204,6 @@ long umn_verify(struct umn_file *file, const u64 __user *arg)
 	if (ret || digest != noted)
 		return 0;
 
-	spin_lock(&space->lock);
-	umn_count(&file->watcher, verified, 1);
-	spin_unlock(&space->lock);
-	return 1;
+	ret = has_frames(file, cookie, start, last, digest, true, quiet);
+	return ret == -EINTR ? ret : !ret;
 }

@@ -187,6 +187,7 @@ static void arm(struct model *m, struct m_region *r)
 	unsigned int i;
 
 	clear_event(&r->now);
+	r->ignores_splits = false;
 	for (i = 0; i < m->nr_inflight; i++) {
 		struct m_inflight *inv = &m->inflight[i];
 

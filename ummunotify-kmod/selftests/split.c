@@ -251,6 +251,85 @@ TEST(of_a_file_beside_it_is_something)
 	EXPECT_BOTH(&d, KIND(CLEAR));
 }
 
+/* What cuts a mapping splits before it changes the protection. */
+TEST(mprotect_of_a_part_is_something)
+{
+	char *p = anonymous_block();
+	struct dev d;
+
+	ASSERT(p && split_open(&d));
+	ASSERT(watch_both(&d, p));
+	ASSERT_EQ(note(d.fd, NOTED), 0);
+	ASSERT_EQ(mprotect(p, PAGE, PROT_READ), 0);
+	if (!*d.gen)
+		SKIP("no huge page was split");
+	EXPECT_BOTH(&d, KIND(CLEAR));
+}
+
+/* After an event nobody knows what is there, until VERIFY says so. */
+TEST(it_lasts_until_an_event)
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		char *p = anonymous_block();
+		struct dev d;
+
+		ASSERT(p && split_open(&d));
+		ASSERT(mmap(p + BLOCK, PAGE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+		       p + BLOCK);
+		p[BLOCK] = 1;
+		ASSERT_EQ(watch_flags(d.fd, p, BLOCK + PAGE, NOTED, PROTECTION,
+				      0), 0);
+		ASSERT_EQ(watch_flags(d.fd, p, BLOCK, CONTROL, PROTECTION, 0),
+			  0);
+		PIN(p, BLOCK + PAGE);
+		ASSERT_EQ(note(d.fd, NOTED), 0);
+		/* An event of the page beside it, which stays. */
+		ASSERT_EQ(madvise(p + BLOCK, PAGE, MADV_FREE), 0);
+		EXPECT_ONLY_KINDS(&d, NOTED, KIND(CLEAR));
+		if (i)
+			EXPECT_EQ(verify(d.fd, NOTED), 1);
+		ASSERT(fork_once());
+		if (poll_now(d.fd) != (POLLIN | POLLRDNORM))
+			SKIP("no huge page was split");
+		if (i)
+			EXPECT_ONLY_KINDS(&d, CONTROL, KIND(CLEAR));
+		else
+			EXPECT_BOTH(&d, KIND(CLEAR));
+		EXPECT_EQ(verify(d.fd, NOTED), 1);
+		dev_close(&d);
+	}
+}
+
+/*
+ * The kernel announces a change of protection from address 0 on, and does not
+ * say that it is over.
+ */
+TEST(a_change_at_address_zero_leaves_nothing_behind)
+{
+	char *volatile zero = mmap(NULL, 4 * BLOCK, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+				   0);
+	char *p = zero + BLOCK;
+	struct dev d;
+
+	if (zero == MAP_FAILED)
+		SKIP("address 0 cannot be mapped");
+	ASSERT(split_open(&d));
+	madvise(zero, 4 * BLOCK, MADV_HUGEPAGE);
+	zero[1] = 1;
+	memset(p, 1, BLOCK);
+	ASSERT(watch_both(&d, p));
+	ASSERT_EQ(note(d.fd, NOTED), 0);
+	ASSERT_EQ(mprotect(zero, 4 * BLOCK, PROT_READ), 0);
+	ASSERT_EQ(mprotect(zero, 4 * BLOCK, PROT_READ | PROT_WRITE), 0);
+	EXPECT_QUIET(&d);
+	ASSERT_EQ(madvise(p, BLOCK, MADV_DONTNEED), 0);
+	EXPECT_BOTH(&d, KIND(CLEAR));
+}
+
 /* What the note says is of its time: another takes it back. */
 TEST(a_later_note_counts)
 {

@@ -181,10 +181,11 @@ impl Device {
     /// Notes which pages the range of `cookie` has now, for [`verify`](Device::verify). Call it
     /// when the range is pinned. `UMMUNOTIFY_NOTE`.
     ///
-    /// It also spares events: where all of the range is private anonymous memory, and the range
-    /// ignores both [`PROTECTION_VMA`](crate::Kinds::PROTECTION_VMA) and
-    /// [`PROTECTION_PAGE`](crate::Kinds::PROTECTION_PAGE), it ignores from now on that these split a
-    /// huge page, as fork(2) does with one that is pinned.
+    /// This, and a [`verify`](Device::verify) that says yes, also spare events: where all of the
+    /// range is private anonymous memory, and the range ignores both
+    /// [`PROTECTION_VMA`](crate::Kinds::PROTECTION_VMA) and
+    /// [`PROTECTION_PAGE`](crate::Kinds::PROTECTION_PAGE), it ignores until its next event that these
+    /// split a huge page, as fork(2) does with one that is pinned.
     pub fn note(&self, cookie: u64) -> Result<(), Error> {
         self.needs(Features::VERIFY)?;
         sys::note(&self.file, cookie).map_err(|errno| match errno {

@@ -262,10 +262,10 @@ struct ummunotify_batch {
  * It holds only while the caller has kept the range pinned all the time since
  * NOTE: a page that is not pinned can be freed and come back as another.
  *
- * Where all of the range is private anonymous memory as it is noted, and the
- * range ignores both kinds of PROTECTION, it ignores from then on that these
- * split a huge page, as a fork does with one that is pinned: that is a CLEAR by
- * the task that changes the protection, and leaves every page where it is.
+ * Where all of the range is private anonymous memory when NOTE succeeds, or
+ * VERIFY says 1, and the range ignores both kinds of PROTECTION, it ignores until
+ * its next event that these split a huge page, as a fork does with one that is
+ * pinned: that is a CLEAR which leaves every page where it is.
  *
  * The argument points to the cookie.  EINVAL: no such cookie, or VERIFY
  * without NOTE.  EFAULT: NOTE of a range of which not all is mapped.
