@@ -319,12 +319,13 @@ TEST(a_change_at_address_zero_leaves_nothing_behind)
 		SKIP("address 0 cannot be mapped");
 	ASSERT(split_open(&d));
 	madvise(zero, 4 * BLOCK, MADV_HUGEPAGE);
+	/* There is nothing behind the first block, which would begin it anew. */
 	zero[1] = 1;
+	ASSERT_EQ(mprotect(zero, 4 * BLOCK, PROT_READ), 0);
+	ASSERT_EQ(mprotect(zero, 4 * BLOCK, PROT_READ | PROT_WRITE), 0);
 	memset(p, 1, BLOCK);
 	ASSERT(watch_both(&d, p));
 	ASSERT_EQ(note(d.fd, NOTED), 0);
-	ASSERT_EQ(mprotect(zero, 4 * BLOCK, PROT_READ), 0);
-	ASSERT_EQ(mprotect(zero, 4 * BLOCK, PROT_READ | PROT_WRITE), 0);
 	EXPECT_QUIET(&d);
 	ASSERT_EQ(madvise(p, BLOCK, MADV_DONTNEED), 0);
 	EXPECT_BOTH(&d, KIND(CLEAR));
