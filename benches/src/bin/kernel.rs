@@ -17,7 +17,7 @@ use ummunotify::{Device, Event, EventBuffer, Features, Kinds, Options, Watch};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const TURNS: usize = 15;
+const TURNS: usize = 45;
 const MILLION: usize = 1 << 20;
 
 /// Where regions are watched: every other page from here. The pages between are free.
