@@ -65,7 +65,8 @@ rows! {
         .spurious(CLEAR);
 
     fork_of_anonymous: Row::of(ANONYMOUS).change(fork).spurious(PROTECTION_PAGE);
-    fork_of_thp: Row::of(TRANSPARENT_HUGE).change(fork).spurious(PROTECTION_PAGE | CLEAR);
+    fork_of_thp: Row::of(TRANSPARENT_HUGE)
+        .change(fork).spurious(PROTECTION_PAGE | CLEAR).sparing(CLEAR);
     fork_of_hugetlb: Row::of(HUGETLB).change(fork).spurious(CLEAR);
     fork_of_shared: Row::of(SHARED).change(fork).spurious(NONE);
     // No copy-on-write: the child got copies of the pinned pages.
