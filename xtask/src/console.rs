@@ -46,47 +46,6 @@ const CONTAINS: &[&str] = &[
     "invoked oom-killer: gfp_mask",
 ];
 
-/// What Linux 6.1.192 says against itself, whoever cuts a mapping of hugetlbfs: `__vma_adjust()`
-/// calls `hugetlb_split()` before it takes the lock that this looks for.
-struct Known {
-    warning: &'static str,
-    caller: &'static str,
-}
-
-const KNOWN: Known = Known { warning: " i_mmap_assert_write_locked+", caller: "hugetlb_split+" };
-
-impl Known {
-    /// Whether this is the report, from its first line to its last.
-    fn is(&self, lines: &[&str]) -> bool {
-        let warning = message(lines[0]);
-        let mut trace = lines.iter().map(|line| message(line).trim());
-        trace.find(|line| *line == "<TASK>");
-        warning.starts_with("WARNING: ")
-            && warning.contains(self.warning)
-            && trace.next().is_some_and(|line| line.starts_with(self.caller))
-    }
-}
-
-/// The log without the reports that are known, and how many these were.
-pub fn without_known(log: &str) -> (String, usize) {
-    const LONGEST: usize = 80;
-    let lines: Vec<_> = log.lines().map(str::trim_end).collect();
-    let (mut rest, mut known, mut at) = (String::new(), 0, 0);
-    while at < lines.len() {
-        let after = &lines[at..lines.len().min(at + LONGEST)];
-        let end = after.iter().position(|line| message(line).starts_with("---[ end trace"));
-        match end {
-            Some(end) if KNOWN.is(&after[..=end]) => {
-                known += 1;
-                at += end;
-            }
-            _ => rest = rest + lines[at] + "\n",
-        }
-        at += 1;
-    }
-    (rest, known)
-}
-
 /// The first line that tells of a fault in the kernel, and what follows it.
 pub fn report(log: &str) -> Option<String> {
     const LINES: usize = 40;
@@ -158,41 +117,6 @@ mod tests {
         let report = "[    2.0] BUG: KASAN: use-after-free in f\n[    2.0] g";
         assert_eq!(super::report(log).as_deref(), Some(report));
         assert_eq!(super::report("[    1.0] fine\n"), None);
-    }
-
-    const SPLIT: &str = "\
-[    1.0] ------------[ cut here ]------------
-[    1.0] WARNING: CPU: 0 PID: 9 at include/linux/fs.h:509 i_mmap_assert_write_locked+0x53/0x57
-[    1.0] Call Trace:
-[    1.0]  <TASK>
-[    1.0]  hugetlb_split+0x85/0xfc
-[    1.0]  __vma_adjust+0x448/0x10ec
-[    1.0] ---[ end trace 0000000000000000 ]---
-";
-
-    #[test]
-    fn what_is_known_is_left_out_and_counted() {
-        let fine = "[    0.5] fine\n";
-        let cut = "[    1.0] ------------[ cut here ]------------\n";
-        let (rest, known) = without_known(&format!("{fine}{SPLIT}{SPLIT}{fine}"));
-        assert_eq!((rest, known), (format!("{fine}{cut}{cut}{fine}"), 2));
-        let (rest, _) = without_known(&format!("{SPLIT}[    2.0] BUG: bad page state\n"));
-        assert_eq!(complaint(&rest), Some("[    2.0] BUG: bad page state"));
-    }
-
-    #[test]
-    fn another_caller_or_another_warning_is_a_fault() {
-        for (from, to) in [
-            ("hugetlb_split+", "umn_invalidate+"),
-            ("i_mmap_assert_write_locked+", "i_mmap_lock_write+"),
-            ("]  hugetlb_split+", "]  umn_invalidate+0x1/0x2\n[    1.0]  hugetlb_split+"),
-            ("WARNING: ", "BUG: "),
-            ("---[ end trace", "BUG: KASAN"),
-        ] {
-            let (rest, known) = without_known(&SPLIT.replace(from, to));
-            assert_eq!(known, 0, "{to}");
-            assert!(complaint(&rest).is_some(), "{to}");
-        }
     }
 
     #[test]
