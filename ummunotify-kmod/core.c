@@ -466,7 +466,7 @@ void umn_ignore_splits(struct umn_core *core, struct umn_region *region,
 	bool marked = region->flags & UMN_MARKED;
 	bool hint = region->flags & UMN_HINT;
 
-	if (~region->ignore & UMN_IGNORE_PROTECTION)
+	if (!umn_ignores_protection(region))
 		ignore = false;
 	if (ignore == !!(region->ignore & UMN_IGNORE_SPLITS))
 		return;

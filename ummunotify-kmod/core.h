@@ -27,15 +27,16 @@
 /* Invalidations that can be told apart while they are in flight. */
 #define UMN_INFLIGHT_SLOTS	64
 
+#define UMN_KINDS_PROTECTION	(UMMUNOTIFY_KIND_PROTECTION_VMA |	\
+				 UMMUNOTIFY_KIND_PROTECTION_PAGE)
+
 /*
  * Regions are kept in a tree for each mask of what they ignore, so that regions
  * which ignore an invalidation cost it nothing: one bit for each of the
  * filterable kinds, which are neighbours, and one for splits.
  */
 #define UMN_FILTER_SHIFT	2
-#define UMN_IGNORE_PROTECTION	((UMMUNOTIFY_KIND_PROTECTION_VMA |	\
-				  UMMUNOTIFY_KIND_PROTECTION_PAGE) >>	\
-				 UMN_FILTER_SHIFT)
+#define UMN_IGNORE_PROTECTION	(UMN_KINDS_PROTECTION >> UMN_FILTER_SHIFT)
 #define UMN_IGNORE_SPLITS	(1 << 5)
 #define UMN_FILTERS		64
 
@@ -205,6 +206,11 @@ struct umn_pass {
 	bool			was_paused;
 	bool			wake;
 };
+
+static inline bool umn_ignores_protection(const struct umn_region *region)
+{
+	return !(~region->ignore & UMN_IGNORE_PROTECTION);
+}
 
 /* Adds to a number of umn_watcher.stats, with the lock held. */
 #define umn_count(watcher, name, n)					\

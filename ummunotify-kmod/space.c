@@ -57,8 +57,7 @@ static u8 kind_of(const struct mmu_notifier_range *range)
 
 static bool is_protection(const struct mmu_notifier_range *range)
 {
-	return kind_of(range) & (UMMUNOTIFY_KIND_PROTECTION_VMA |
-				 UMMUNOTIFY_KIND_PROTECTION_PAGE);
+	return kind_of(range) & UMN_KINDS_PROTECTION;
 }
 
 /*
@@ -67,8 +66,8 @@ static bool is_protection(const struct mmu_notifier_range *range)
  */
 static bool moves_pages(const struct mmu_notifier_range *range)
 {
-	return !is_protection(range) && kind_of(range) !=
-		UMMUNOTIFY_KIND_SOFT_DIRTY;
+	return !(kind_of(range) & (UMN_KINDS_PROTECTION |
+				   UMMUNOTIFY_KIND_SOFT_DIRTY));
 }
 
 /*

@@ -125,11 +125,6 @@ static int has_frames(struct umn_file *file, u64 cookie, unsigned long start,
 	return ret;
 }
 
-static bool ignores_protection(const struct umn_region *region)
-{
-	return !(~region->ignore & UMN_IGNORE_PROTECTION);
-}
-
 long umn_note(struct umn_file *file, const u64 __user *arg)
 {
 	struct umn_space *space = file->space;
@@ -147,7 +142,7 @@ long umn_note(struct umn_file *file, const u64 __user *arg)
 	if (region) {
 		start = region->span.start;
 		last = region->span.last;
-		quiet = ignores_protection(region);
+		quiet = umn_ignores_protection(region);
 	}
 	spin_unlock(&space->lock);
 	if (!region)
@@ -187,7 +182,7 @@ long umn_verify(struct umn_file *file, const u64 __user *arg)
 			start = region->span.start;
 			last = region->span.last;
 			noted = region->frames;
-			quiet = ignores_protection(region);
+			quiet = umn_ignores_protection(region);
 			seq = space->core.seq;
 		}
 		spin_unlock(&space->lock);

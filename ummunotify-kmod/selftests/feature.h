@@ -19,15 +19,21 @@ static inline long negotiate(int fd, struct ummunotify_negotiate *n)
 	return ret_errno(ioctl(fd, UMMUNOTIFY_NEGOTIATE, n));
 }
 
-/* Opens the device; true if everything that was wanted was granted. */
-static inline bool dev_open_with(struct dev *d, __u32 features, __u32 slots)
+/* True if everything that was wanted was granted. */
+static inline bool dev_negotiate(struct dev *d, __u32 features, __u32 slots)
 {
 	struct ummunotify_negotiate n = {
 		.size = sizeof(n), .features = features, .slots = slots,
 	};
 
-	return dev_open(d) && !negotiate(d->fd, &n) && n.features == features &&
+	return !negotiate(d->fd, &n) && n.features == features &&
 	       n.slots >= slots;
+}
+
+/* Opens the device; the same. */
+static inline bool dev_open_with(struct dev *d, __u32 features, __u32 slots)
+{
+	return dev_open(d) && dev_negotiate(d, features, slots);
 }
 
 /* The mapping would keep the file open. */

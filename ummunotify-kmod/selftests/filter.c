@@ -305,13 +305,10 @@ static long run_register_filtered(struct job *j)
 TEST(register_with_a_filter_waits_too)
 {
 	struct job jobs[2], *change = &jobs[0], *reg = &jobs[1];
-	struct ummunotify_negotiate n = {
-		.size = sizeof(n), .features = FEATURE(FILTER),
-	};
 	struct stage s;
 
 	ASSERT(stage_init(&s, 1, jobs, 2));
-	ASSERT_EQ(negotiate(s.d.fd, &n), 0);
+	ASSERT(dev_negotiate(&s.d, FEATURE(FILTER), 0));
 	ASSERT(start_and_hold(&s, change, run_munmap, s.p, PAGE));
 	reg->cookie = COOKIE;
 	job_start(reg, run_register_filtered, s.p, PAGE);

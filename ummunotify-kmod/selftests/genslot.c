@@ -356,15 +356,12 @@ TEST(parts_of_the_mapping)
 /* Moved while the old page is still mapped: who loads it in time is warned. */
 TEST(a_slot_moves_before_the_page_goes)
 {
-	struct ummunotify_negotiate n = {
-		.size = sizeof(n), .features = FEATURE(GENSLOT), .slots = 1,
-	};
 	const volatile __u64 *slots;
 	struct job change;
 	struct stage s;
 
 	ASSERT(stage_init(&s, 2, &change, 1));
-	ASSERT_EQ(negotiate(s.d.fd, &n), 0);
+	ASSERT(dev_negotiate(&s.d, FEATURE(GENSLOT), 1));
 	slots = map_slots(s.d.fd, 1);
 	ASSERT(slots);
 	EXPECT_EQ(slots[0] + slots[1], 0);

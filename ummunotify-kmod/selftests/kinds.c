@@ -283,14 +283,11 @@ TEST(not_granted_is_not_shown)
 /* REGISTER that could not wait is a kind of its own, not a guess. */
 TEST(doubt_is_other)
 {
-	struct ummunotify_negotiate n = {
-		.size = sizeof(n), .features = FEATURE(KINDS),
-	};
 	struct job change;
 	struct stage s;
 
 	ASSERT(stage_init(&s, 1, &change, 1));
-	ASSERT_EQ(negotiate(s.d.fd, &n), 0);
+	ASSERT(dev_negotiate(&s.d, FEATURE(KINDS), 0));
 	ASSERT(start_and_hold(&s, &change, run_dontneed, s.p, PAGE));
 	EXPECT_EQ(watch(s.d.fd, s.p, PAGE, COOKIE), 0);
 	EXPECT_EQ(held(s.hold), 1);

@@ -407,15 +407,12 @@ TEST(statistics_are_not_mapped_otherwise)
 
 TEST(doubts_are_counted)
 {
-	struct ummunotify_negotiate n = {
-		.size = sizeof(n), .features = FEATURE(STATS),
-	};
 	struct ummunotify_stats want = { .regions = 1, .hits = 1, .doubts = 1 };
 	struct job change;
 	struct stage s;
 
 	ASSERT(stage_init(&s, 1, &change, 1));
-	ASSERT_EQ(negotiate(s.d.fd, &n), 0);
+	ASSERT(dev_negotiate(&s.d, FEATURE(STATS), 0));
 	ASSERT(start_and_hold(&s, &change, run_dontneed, s.p, PAGE));
 	EXPECT_EQ(watch(s.d.fd, s.p, PAGE, COOKIE), 0);
 	EXPECT_EQ(held(s.hold), 1);

@@ -304,16 +304,13 @@ TEST(nowake_is_of_the_file)
 /* Nor does REGISTER that could not wait. */
 TEST(doubt_does_not_wake_either)
 {
-	struct ummunotify_negotiate n = {
-		.size = sizeof(n), .features = FEATURE(NOWAKE),
-	};
 	struct waiter w = { 0 };
 	struct job change;
 	struct stage s;
 	int i;
 
 	ASSERT(stage_init(&s, 1, &change, 1));
-	ASSERT_EQ(negotiate(s.d.fd, &n), 0);
+	ASSERT(dev_negotiate(&s.d, FEATURE(NOWAKE), 0));
 	ASSERT(want_signals(s.d.fd));
 	ASSERT(waiter_start(&w, s.d.fd));
 	ASSERT(start_and_hold(&s, &change, run_dontneed, s.p, PAGE));

@@ -10,6 +10,7 @@
 #include <linux/userfaultfd.h>
 
 #define BLOCK		(2UL << 20)
+#define FEATURES	(FEATURE(FILTER) | FEATURE(KINDS) | FEATURE(VERIFY))
 #define PROTECTION	(KIND(PROTECTION_VMA) | KIND(PROTECTION_PAGE))
 
 /* Cookies: the region in question, and one beside it that has no note. */
@@ -17,8 +18,7 @@ enum { NOTED = 1, CONTROL };
 
 static bool split_open(struct dev *d)
 {
-	return dev_open_with(d, FEATURE(FILTER) | FEATURE(KINDS) |
-				FEATURE(VERIFY), 0);
+	return dev_open_with(d, FEATURES, 0);
 }
 
 /* Where a huge page can be: a block, aligned. */
@@ -97,10 +97,21 @@ static bool watch_both(struct dev *d, char *p)
 	       !watch_flags(d->fd, p, BLOCK, CONTROL, PROTECTION, 0);
 }
 
-/* The page was split, and only the one without a note was told. */
-#define EXPECT_ONLY_CONTROL(d) do {					\
+/* Both cover the block, and one is noted; true if so. */
+static bool watch_and_note(struct dev *d, char *p)
+{
+	return watch_both(d, p) && !note(d->fd, NOTED);
+}
+
+/* Whoever ignores changes of protection and has no note was told. */
+#define MUST_BE_SPLIT(d) do {						\
 	if (poll_now((d)->fd) != (POLLIN | POLLRDNORM))			\
 		SKIP("no huge page was split");				\
+} while (0)
+
+/* The page was split, and only the one without a note was told. */
+#define EXPECT_ONLY_CONTROL(d) do {					\
+	MUST_BE_SPLIT(d);						\
 	EXPECT_ONLY_KINDS(d, CONTROL, KIND(CLEAR));			\
 } while (0)
 
@@ -154,8 +165,7 @@ TEST(fork_of_parts_is_nothing)
 	}
 	ASSERT_EQ(watch_flags(d.fd, p + PAGE, PAGE, 512, PROTECTION, 0), 0);
 	ASSERT(fork_once());
-	if (!*d.gen)
-		SKIP("no huge page was split");
+	MUST_BE_SPLIT(&d);
 	EXPECT_ONLY_KINDS(&d, 512, KIND(CLEAR));
 }
 
@@ -186,8 +196,8 @@ TEST(all_it_takes)
 		if (row[i].noted)
 			ASSERT_EQ(note(d.fd, NOTED), 0);
 		ASSERT(fork_once());
-		if (!i && !*d.gen)
-			SKIP("no huge page was split");
+		if (!i)
+			MUST_BE_SPLIT(&d);
 		if (row[i].told)
 			EXPECT_ONLY_KINDS(&d, NOTED, row[i].told);
 		else
@@ -204,8 +214,7 @@ TEST(write_protection_of_a_part_is_nothing)
 
 	ASSERT(p && split_open(&d));
 	wp = protector(p);
-	ASSERT(watch_both(&d, p));
-	ASSERT_EQ(note(d.fd, NOTED), 0);
+	ASSERT(watch_and_note(&d, p));
 	ASSERT_EQ(*d.gen, 0);
 	ASSERT_EQ(write_protect(wp, p + PAGE), 0);
 	EXPECT_ONLY_CONTROL(&d);
@@ -221,11 +230,9 @@ TEST(of_a_file_it_is_something)
 
 	ASSERT(p && split_open(&d));
 	wp = protector(p);
-	ASSERT(watch_both(&d, p));
-	ASSERT_EQ(note(d.fd, NOTED), 0);
+	ASSERT(watch_and_note(&d, p));
 	ASSERT_EQ(write_protect(wp, p + PAGE), 0);
-	if (!*d.gen)
-		SKIP("no huge page was split");
+	MUST_BE_SPLIT(&d);
 	EXPECT_BOTH(&d, KIND(CLEAR));
 }
 
@@ -246,8 +253,7 @@ TEST(of_a_file_beside_it_is_something)
 	ASSERT_EQ(watch_flags(d.fd, p, BLOCK, CONTROL, PROTECTION, 0), 0);
 	ASSERT_EQ(note(d.fd, NOTED), 0);
 	ASSERT(fork_once());
-	if (!*d.gen)
-		SKIP("no huge page was split");
+	MUST_BE_SPLIT(&d);
 	EXPECT_BOTH(&d, KIND(CLEAR));
 }
 
@@ -258,11 +264,9 @@ TEST(mprotect_of_a_part_is_something)
 	struct dev d;
 
 	ASSERT(p && split_open(&d));
-	ASSERT(watch_both(&d, p));
-	ASSERT_EQ(note(d.fd, NOTED), 0);
+	ASSERT(watch_and_note(&d, p));
 	ASSERT_EQ(mprotect(p, PAGE, PROT_READ), 0);
-	if (!*d.gen)
-		SKIP("no huge page was split");
+	MUST_BE_SPLIT(&d);
 	EXPECT_BOTH(&d, KIND(CLEAR));
 }
 
@@ -292,8 +296,7 @@ TEST(it_lasts_until_an_event)
 		if (i)
 			EXPECT_EQ(verify(d.fd, NOTED), 1);
 		ASSERT(fork_once());
-		if (poll_now(d.fd) != (POLLIN | POLLRDNORM))
-			SKIP("no huge page was split");
+		MUST_BE_SPLIT(&d);
 		if (i)
 			EXPECT_ONLY_KINDS(&d, CONTROL, KIND(CLEAR));
 		else
@@ -324,8 +327,7 @@ TEST(a_change_at_address_zero_leaves_nothing_behind)
 	ASSERT_EQ(mprotect(zero, 4 * BLOCK, PROT_READ), 0);
 	ASSERT_EQ(mprotect(zero, 4 * BLOCK, PROT_READ | PROT_WRITE), 0);
 	memset(p, 1, BLOCK);
-	ASSERT(watch_both(&d, p));
-	ASSERT_EQ(note(d.fd, NOTED), 0);
+	ASSERT(watch_and_note(&d, p));
 	EXPECT_QUIET(&d);
 	ASSERT_EQ(madvise(p, BLOCK, MADV_DONTNEED), 0);
 	EXPECT_BOTH(&d, KIND(CLEAR));
@@ -339,8 +341,7 @@ TEST(a_later_note_counts)
 	int wp;
 
 	ASSERT(p && split_open(&d));
-	ASSERT(watch_both(&d, p));
-	ASSERT_EQ(note(d.fd, NOTED), 0);
+	ASSERT(watch_and_note(&d, p));
 	ASSERT(mmap(p, BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 		    huge_file(), 0) == p);
 	memset(p, 1, BLOCK);
@@ -350,8 +351,7 @@ TEST(a_later_note_counts)
 	while (drain(d.fd) >= 0)
 		;
 	ASSERT_EQ(write_protect(wp, p + PAGE), 0);
-	if (poll_now(d.fd) != (POLLIN | POLLRDNORM))
-		SKIP("no huge page was split");
+	MUST_BE_SPLIT(&d);
 	EXPECT_BOTH(&d, KIND(CLEAR));
 }
 
@@ -362,8 +362,7 @@ TEST(a_block_that_is_taken_is_something)
 	struct dev d;
 
 	ASSERT(p && split_open(&d));
-	ASSERT(watch_both(&d, p));
-	ASSERT_EQ(note(d.fd, NOTED), 0);
+	ASSERT(watch_and_note(&d, p));
 	ASSERT_EQ(madvise(p, BLOCK, MADV_DONTNEED), 0);
 	EXPECT_BOTH(&d, KIND(CLEAR));
 	/* No change of protection is left behind. */
@@ -387,20 +386,15 @@ static long run_write_protect(struct job *j)
 /* In the middle of a change of protection, but by somebody else. */
 TEST(what_another_task_takes_is_something)
 {
-	struct ummunotify_negotiate n = {
-		.size = sizeof(n),
-		.features = FEATURE(FILTER) | FEATURE(KINDS) | FEATURE(VERIFY),
-	};
 	char *p = anonymous_block();
 	struct job jobs[2];
 	struct stage s;
 
 	ASSERT(p);
 	ASSERT(stage_init(&s, 1, jobs, 2));
-	ASSERT_EQ(negotiate(s.d.fd, &n), 0);
+	ASSERT(dev_negotiate(&s.d, FEATURES, 0));
 	protecting = protector(p);
-	ASSERT(watch_both(&s.d, p));
-	ASSERT_EQ(note(s.d.fd, NOTED), 0);
+	ASSERT(watch_and_note(&s.d, p));
 	ASSERT(start_and_hold(&s, &jobs[0], run_write_protect, p, PAGE));
 	job_start(&jobs[1], run_dontneed, p, BLOCK);
 	ASSERT(WAIT_FOR(held(s.hold) == 2, 5000));

@@ -331,13 +331,10 @@ static long run_verify(struct job *j)
 
 static bool stage_verify(struct stage *s, struct job *jobs)
 {
-	struct ummunotify_negotiate n = { .size = sizeof(n),
-					  .features = FEATURES };
-
 	if (!stage_init(s, 2, jobs, 2))
 		return false;
 	jobs[1].cookie = COOKIE;
-	return !negotiate(s->d.fd, &n) &&
+	return dev_negotiate(&s->d, FEATURES, 0) &&
 	       !watch(s->d.fd, s->p, 2 * PAGE, COOKIE) &&
 	       !note(s->d.fd, COOKIE) && verify(s->d.fd, COOKIE) == 1;
 }

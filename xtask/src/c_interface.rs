@@ -11,11 +11,17 @@ use crate::workspace::{Workspace, cargo};
 
 /// Builds the C interface's own below the target directory and returns the programs.
 pub fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    library(workspace)?;
     programs(workspace, "regcache-ffi", "ffi-tests", "list-device")
 }
 
+/// Builds the library that all of them are linked with.
+pub fn library(workspace: &Workspace) -> Result<()> {
+    Command::new(cargo()).args(["build", "-p", "regcache-ffi"]).current_dir(&workspace.root).run()
+}
+
 /// Has the makefile in `directory` build into `out`, below the target directory, and returns the
-/// programs that it lists by `list`.
+/// programs that it lists by `list`. The [`library`] is there.
 pub fn programs(
     workspace: &Workspace,
     directory: &str,
@@ -24,8 +30,6 @@ pub fn programs(
 ) -> Result<Vec<PathBuf>> {
     let out = workspace.target.join(out);
     std::fs::create_dir_all(&out)?;
-    let mut library = Command::new(cargo());
-    library.args(["build", "-p", "regcache-ffi"]).current_dir(&workspace.root).run()?;
     let mut make = Command::new("make");
     make.arg("-s").arg("-C").arg(workspace.root.join(directory)).env_remove("MAKEFLAGS");
     make.arg(format!("OUT={}", out.display()));

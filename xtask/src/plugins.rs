@@ -12,6 +12,7 @@ pub const ALL: &[&str] = &["libfabric", "openmpi", "ucx"];
 
 /// Builds below the target directory and returns the programs, as the makefiles list them.
 pub fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    c_interface::library(workspace)?;
     let mut programs = Vec::new();
     for plugin in ALL {
         let directory = format!("plugins/{plugin}");

@@ -6,10 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use regcache::Access;
+use regcache::monitor::Ummunotify;
 use regcache_guest_tests::frames::is_stale;
 use regcache_guest_tests::memory::{Memory, in_child};
 use regcache_guest_tests::raw;
-use regcache_guest_tests::rows::{assert_kept, assert_right, told};
+use regcache_guest_tests::rows::{PinCache, assert_kept, assert_right, told};
 
 const ANONYMOUS: fn() -> Memory = || Memory::anonymous(4);
 
@@ -53,16 +54,10 @@ fn fork_and_write_while_the_child_lives() {
 fn fork_of_a_transparent_huge_page_is_no_event() {
     let cache = told();
     let memory = Memory::transparent_huge();
-    let get = || {
-        let (start, len) = (memory.range.start(), memory.range.len());
-        let guard = cache.get_or_register(start, len, Access::LOCAL_WRITE).expect("register");
-        assert!(!is_stale(&guard, memory.range));
-        guard.lkey()
-    };
-    let first = get();
+    let first = look_up(&cache, &memory);
     in_child(|| ());
     memory.fill(2);
-    assert_eq!(get(), first, "the second lookup hits");
+    assert_eq!(look_up(&cache, &memory), first, "the second lookup hits");
     assert_eq!(cache.stats().verified, 0, "nothing was there to be verified");
 }
 
@@ -77,18 +72,20 @@ fn fork_of_huge_pages() {
     );
 }
 
+/// The key of a registration that is cached, and not stale.
+fn look_up(cache: &PinCache<Ummunotify>, memory: &Memory) -> u32 {
+    let (start, len) = (memory.range.start(), memory.range.len());
+    let guard = cache.get_or_register(start, len, Access::LOCAL_WRITE).expect("register");
+    assert!(guard.is_cached());
+    assert!(!is_stale(&guard, memory.range));
+    guard.lkey()
+}
+
 /// The pin itself changes the mapping. What it ends in must be good, and cached.
 fn assert_pinnable(memory: &Memory) {
     let cache = told();
-    let get = || {
-        let guard = cache
-            .get_or_register(memory.range.start(), memory.range.len(), Access::LOCAL_WRITE)
-            .expect("register");
-        assert!(guard.is_cached());
-        assert!(!is_stale(&guard, memory.range));
-        guard.lkey()
-    };
-    assert_eq!(get(), get(), "the second lookup hits");
+    let (first, second) = (look_up(&cache, memory), look_up(&cache, memory));
+    assert_eq!(first, second, "the second lookup hits");
     println!("pinned again: {}", cache.stats().repinned);
 }
 
