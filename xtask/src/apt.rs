@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::Run;
 use crate::host;
+use crate::host::distribution::debian_architecture;
 
 /// Signs all of them.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -38,7 +39,7 @@ impl Apt {
     }
 
     fn update_lists(kind: &str, directory: PathBuf, suites: &[Suite]) -> Result<Self> {
-        if host::program("apt-get").is_none() {
+        if host::find::program("apt-get").is_none() {
             bail!("what is wanted are Debian's packages, and apt is not on this machine");
         }
         for part in ["lists/partial", "cache/archives/partial"] {
@@ -49,12 +50,21 @@ impl Apt {
         let mut sources = String::new();
         for Suite { archive, name } in suites {
             let mirror = mirror(archive);
-            sources += &format!("{kind} [arch=amd64 signed-by={KEYRING}] {mirror} {name} main\n");
+            let options = format!("arch={} signed-by={KEYRING}", debian_architecture());
+            sources += &format!("{kind} [{options}] {mirror} {name} main\n");
         }
         fs::write(directory.join("sources.list"), sources)
             .with_context(|| format!("cannot write to {}", directory.display()))?;
         let apt = Self { directory };
-        apt.command("apt-get").args(["update", "-q", "--error-on=any"]).read()?;
+        let mut update = apt.command("apt-get");
+        update.args(["update", "-q", "--error-on=any"]).read().with_context(|| {
+            let archives: Vec<_> = suites.iter().map(|suite| mirror(suite.archive)).collect();
+            format!(
+                "Debian's archive is not reached at {} (another mirror is taken from this \
+                 machine's own /etc/apt/sources.list)",
+                archives.join(", ")
+            )
+        })?;
         Ok(apt)
     }
 
@@ -70,7 +80,8 @@ impl Apt {
             command.arg("-o").arg(format!("Dir::{nothing}=/dev/null"));
         }
         // What is installed here is no matter.
-        command.args(["-o", "Dir::State::status=/dev/null", "-o", "APT::Architecture=amd64"]);
+        command.args(["-o", "Dir::State::status=/dev/null"]);
+        command.arg("-o").arg(format!("APT::Architecture={}", debian_architecture()));
         if nix::unistd::geteuid().is_root() {
             // The user that apt would download as may not enter this directory.
             command.args(["-o", "APT::Sandbox::User=root"]);

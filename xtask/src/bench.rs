@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::command::Run;
-use crate::guest::Options;
+use crate::guest::{self, Options};
 use crate::program::Program;
 use crate::workspace::Workspace;
 use crate::{comparisons, hit_ratios, host, ratios};
@@ -183,6 +183,7 @@ fn program(name: &'static str, features: &'static str, arguments: Vec<String>) -
         name,
         arguments,
         rdma: false,
+        memory: guest::MEMORY,
         needs: if features.is_empty() { &[] } else { host::PEERS },
     }
 }

@@ -30,7 +30,7 @@ const FRAGMENT: &str = include_str!("../debug-kernel.config");
 const PACKAGE: &str = "linux-source-6.1";
 
 /// What this machine must have to build and boot it.
-pub const NEEDS: &[&[Need]] = &[host::GUEST, host::KERNEL, host::MODULE];
+pub const NEEDS: &[&[Need]] = &[host::GUEST, host::KERNEL];
 
 /// In MiB. KASAN takes an eighth for itself, and keeps what is freed for a while.
 pub const MEMORY: u32 = 3072;
@@ -215,7 +215,7 @@ fn install(kernel: &Kernel, source: &Path) -> Result<()> {
         }
     }
     let root = kernel.directory.join("root");
-    let depmod = host::program("depmod").context("depmod is not in PATH; install kmod")?;
+    let depmod = host::find::program("depmod").context("depmod is not in PATH; install kmod")?;
     make(source)
         .args(["-s", "modules_install"])
         .arg(format!("INSTALL_MOD_PATH={}", root.display()))

@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::guest::Options;
+use crate::host::{self, Need, resources};
 use crate::program::Program;
+use crate::series::Series;
 use crate::workspace::Workspace;
 use crate::{mpi, picture};
 
@@ -30,6 +32,12 @@ pub struct Args {
     #[arg(long)]
     redraw: bool,
 }
+
+/// The guest's memory, in MiB: machines of 2 GiB can run it.
+const MEMORY: u32 = 1024;
+
+/// What everything that is built and downloaded takes, in MiB.
+const DISK: u64 = 2000;
 
 #[derive(clap::Subcommand)]
 enum Part {
@@ -70,18 +78,25 @@ pub fn main(args: Args) -> Result<u8> {
     Ok(status)
 }
 
+/// What this machine must have.
+pub fn needs() -> Vec<&'static [Need]> {
+    vec![host::WORKSPACE, host::GUEST, Series::default().properties().release.needs()]
+}
+
 /// Builds the demonstration and runs it where there is a device.
 fn run(workspace: Workspace, args: Args, summary: &Path) -> Result<u8> {
     if summary.exists() {
         // What an earlier run found must not pass for this one's.
         fs::remove_file(summary).with_context(|| format!("cannot remove {}", summary.display()))?;
     }
+    resources::require_disk(&workspace.target, DISK)?;
     let program = Program {
         package: "examples",
         features: "rdma",
         name: "demo",
         arguments: vec!["--out".to_owned(), summary.to_string_lossy().into_owned()],
         rdma: true,
+        memory: MEMORY,
         needs: &[],
     };
     program.run(workspace, &args.options, Duration::from_secs(args.timeout))

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 
-use crate::guest::Options;
+use crate::guest::{self, Options};
 use crate::program::Program;
 use crate::series::Series;
 use crate::workspace::Workspace;
@@ -38,7 +37,7 @@ pub fn main(args: Args) -> Result<u8> {
         Some(series) => vec![series],
         // One that failed on one kernel is run on one kernel.
         None if args.options.stays_here() || args.replay.is_some() => vec![Series::default()],
-        None => Series::value_variants().to_vec(),
+        None => Series::all(),
     };
     let mut worst = 0;
     for series in all {
@@ -84,6 +83,7 @@ fn run(args: &Args, series: Series) -> Result<u8> {
         name: "fuzz-truth",
         arguments,
         rdma: true,
+        memory: guest::MEMORY,
         needs: &[],
     };
     let options = Options { kernel: Some(series), ..args.options.clone() };

@@ -1,7 +1,7 @@
 //! `cargo xtask guest`: runs a command in a virtual machine that has the
 //! kernel module and a soft-RoCE device, and shares this machine's files.
 
-use std::env;
+use std::env::{self, consts::ARCH};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{self, Run, Sink};
+use crate::host::resources;
 use crate::kernel::Kernel;
 use crate::link::End;
 use crate::machine::Machine;
@@ -51,12 +52,26 @@ pub struct Options {
     /// The guest's kernel; if not given, 6.1, and for tests every one
     #[arg(long, value_enum)]
     pub kernel: Option<Series>,
-    /// The guest's memory
-    #[arg(long, default_value_t = 3072, value_name = "MIB")]
-    pub memory: u32,
+    /// The guest's memory; if not given, 3072, and 1024 for the demonstration
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u32>,
     /// Boot a guest even if this machine has the module and an RDMA device
     #[arg(long)]
     pub force_guest: bool,
+}
+
+/// The guest's memory if nothing else is said, in MiB: the tests have huge pages and page out.
+pub const MEMORY: u32 = 3072;
+
+/// An error if guests cannot be had here, whatever is installed.
+pub fn require(memory: u32) -> Result<()> {
+    if ARCH != "x86_64" {
+        bail!(
+            "guests run on x86-64 machines so far, and this one is {ARCH}; the libraries build and \
+             test here: `cargo test -p regcache`"
+        );
+    }
+    resources::require_memory(memory)
 }
 
 /// A command's longest time, in seconds.
@@ -75,10 +90,14 @@ pub fn main(args: Args) -> Result<u8> {
         debug_kernel::provide(&workspace)?
     } else {
         let series = options.kernel.unwrap_or_default();
-        host::provide(&[host::GUEST, series.properties().needs])?;
+        host::provide(&[host::GUEST, series.properties().release.needs()])?;
         Kernel::provide(&workspace, series)?
     };
-    let memory = options.memory.max(if args.debug_kernel { debug_kernel::MEMORY } else { 0 });
+    let memory = if args.debug_kernel {
+        options.memory(debug_kernel::MEMORY).max(debug_kernel::MEMORY)
+    } else {
+        options.memory(MEMORY)
+    };
     let timeout = args.timeout.unwrap_or(TIMEOUT * u64::from(kernel.slowdown));
     let mut insert = Vec::new();
     if !args.no_module {
@@ -100,6 +119,11 @@ pub fn main(args: Args) -> Result<u8> {
 }
 
 impl Options {
+    /// What was said, or `default`, in MiB.
+    pub fn memory(&self, default: u32) -> u32 {
+        self.memory.unwrap_or(default)
+    }
+
     /// True, and said so, if this machine is as good as a guest.
     pub fn stays_here(&self) -> bool {
         let here = native::is_ready() && !self.force_guest;
@@ -214,6 +238,7 @@ impl Guest {
     /// The same for a guest with another one at the other end of a link. Its soft-RoCE device is on
     /// that link, and its name is the end's.
     pub fn run_linked(&self, link: Option<End>, job: &Job, output: Sink) -> Result<Outcome> {
+        require(self.memory)?;
         let name = link.as_ref().map_or_else(|| "guest".to_owned(), End::name);
         let scratch = Scratch::create(&self.kernel.directory, &name)?;
         let run = &scratch.0;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use cpio::newc::{self, ModeFileType};
 
 use crate::command::Run;
-use crate::host::BUSYBOX;
+use crate::host::find::BUSYBOX;
 use crate::kernel::Kernel;
 
 /// To reach the host's files and to send output; modules that come later are

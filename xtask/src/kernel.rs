@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::apt::Apt;
 use crate::command::Run;
+use crate::host::distribution::debian_architecture;
 use crate::series::{Properties, Series};
 use crate::tree::Tree;
 use crate::workspace::Workspace;
@@ -43,7 +44,8 @@ impl Kernel {
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let _lock = lock(&directory)?;
-        let tree = properties.tree.as_ref().map(|tree| Tree::provide(workspace, tree));
+        let builder = properties.release;
+        let tree = (!builder.is_here()).then(|| Tree::provide(workspace, builder));
         let mut kernel =
             Self { release: String::new(), directory, slowdown: 1, tree: tree.transpose()? };
         // Written last, so it also says that the rest is complete.
@@ -89,7 +91,8 @@ impl Kernel {
         self.relocate_headers()?;
         fs::create_dir_all(root.join("boot"))?;
         image::extract(&self.compressed(), &root.join(VMLINUX))?;
-        let depmod = host::program("depmod").context("depmod is not in PATH; install kmod")?;
+        let depmod =
+            host::find::program("depmod").context("depmod is not in PATH; install kmod")?;
         Command::new(depmod).arg("-b").arg(&root).arg(release).run()
     }
 
@@ -156,15 +159,18 @@ pub fn lock(directory: &Path) -> Result<File> {
 }
 
 /// The package that depends on the newest image of a suite.
-const METAPACKAGE: &str = "linux-image-amd64";
+fn metapackage() -> String {
+    format!("linux-image-{}", debian_architecture())
+}
 
 /// What `uname -r` will say, from the name of the package that the metapackage
 /// stands for.
 fn release(apt: &Apt, properties: &Properties) -> Result<String> {
     let start = format!("linux-image-{}.", properties.version);
-    let packages = apt.depends(METAPACKAGE)?;
+    let metapackage = metapackage();
+    let packages = apt.depends(&metapackage)?;
     let Some(package) = packages.iter().find(|name| name.starts_with(&start)) else {
-        bail!("Debian's {METAPACKAGE} is {packages:?}, not Linux {}", properties.version);
+        bail!("Debian's {metapackage} is {packages:?}, not Linux {}", properties.version);
     };
     Ok(package.replacen("linux-image-", "", 1))
 }

@@ -1,6 +1,5 @@
 //! One run of QEMU: its command line, its output, its end.
 
-use std::fs::{self, File};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
@@ -15,6 +14,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use crate::command::{Run, Sink, copy};
+use crate::host::resources;
 use crate::link::End;
 
 /// What a machine is made of.
@@ -66,7 +66,7 @@ impl Machine<'_> {
     fn command(&self) -> Command {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        if has_kvm() {
+        if resources::kvm().is_ok() {
             // If it cannot be started after all, QEMU goes on to the next.
             qemu.args(["-accel", "kvm"]);
         }
@@ -118,17 +118,6 @@ impl Machine<'_> {
         }
         qemu
     }
-}
-
-/// /dev/kvm can be there and not be ours to open, or belong to a paravirtual
-/// KVM that does without the processor's help and boots no ordinary kernel.
-fn has_kvm() -> bool {
-    let help = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| {
-        text.lines()
-            .filter(|line| line.starts_with("flags"))
-            .any(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
-    });
-    help && File::options().read(true).write(true).open("/dev/kvm").is_ok()
 }
 
 /// `panic=-1` with QEMU's `-no-reboot` ends the machine at a panic. Warnings

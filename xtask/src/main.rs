@@ -7,9 +7,11 @@ mod c_interface;
 mod command;
 mod comparisons;
 mod console;
+mod debian;
 mod debug;
 mod debug_kernel;
 mod demo;
+mod doctor;
 mod fuzz_truth;
 mod guest;
 mod hit_ratios;
@@ -25,6 +27,7 @@ mod mpi_picture;
 mod mpi_report;
 mod mpi_results;
 mod native;
+mod newcomer;
 mod openib;
 mod package;
 mod picture;
@@ -72,6 +75,10 @@ enum Task {
     Bench(bench::Args),
     /// Run random programs against the cache, every lookup judged
     FuzzTruth(fuzz_truth::Args),
+    /// Look this machine over: what is there, what is missing, and what brings it
+    Doctor,
+    /// Run the README's commands on fresh machines, made by debootstrap
+    Newcomer(newcomer::Args),
     /// Build Open MPI's btl/openib for RDMA over Ethernet, which Debian's cannot
     Openib,
     /// Make a Debian package of the kernel module
@@ -87,6 +94,8 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::main(args),
         Task::Bench(args) => bench::main(args),
         Task::FuzzTruth(args) => fuzz_truth::main(args),
+        Task::Doctor => doctor::main(),
+        Task::Newcomer(args) => newcomer::main(args),
         Task::Openib => openib::main(),
         Task::Package(args) => package::main(args),
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use crate::command::Run;
-use crate::guest::{Guest, Job, Options};
+use crate::guest::{self, Guest, Job, Options};
 use crate::kernel::Kernel;
 use crate::link::End;
 use crate::mpi_results::Results;
@@ -110,7 +110,7 @@ fn run(workspace: &Workspace, args: &Args, outputs: &Path) -> Result<u8> {
         return demonstration.job(&[])?.run_here(&mut |_| ())?.status();
     }
     let series = args.options.kernel.unwrap_or_default();
-    host::provide(&[host::GUEST, series.properties().needs])?;
+    host::provide(&[host::GUEST, series.properties().release.needs()])?;
     let kernel = Kernel::provide(workspace, series)?;
     let modules = module::build(workspace, &kernel)?;
     let guest = Guest {
@@ -118,7 +118,7 @@ fn run(workspace: &Workspace, args: &Args, outputs: &Path) -> Result<u8> {
         kernel,
         insert: vec![modules.main],
         rdma: true,
-        memory: args.options.memory,
+        memory: args.options.memory(guest::MEMORY),
         timeout: Duration::from_secs(args.timeout),
     };
     if args.hosts == 2 {

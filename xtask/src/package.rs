@@ -8,7 +8,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 
 use crate::apt::{Apt, Suite};
 use crate::command::Run;
@@ -59,7 +58,7 @@ pub fn main(args: Args) -> Result<u8> {
         return Ok(0);
     }
     let mut result = 0;
-    for series in args.kernel.map_or_else(|| Series::value_variants().to_vec(), |one| vec![one]) {
+    for series in args.kernel.map_or_else(Series::all, |one| vec![one]) {
         result = result.max(check(&package, series)?);
     }
     Ok(result)
@@ -115,7 +114,7 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
 fn check(package: &Path, series: Series) -> Result<u8> {
     let workspace = Workspace::find()?;
     let properties = series.properties();
-    host::provide(&[host::GUEST, properties.needs, host::DKMS])?;
+    host::provide(&[host::GUEST, properties.release.needs(), host::DKMS])?;
     let kernel = Kernel::provide(&workspace, series)?;
     let directory = workspace.target.join("package");
     let depends = directory.join("depends");
@@ -128,18 +127,18 @@ fn check(package: &Path, series: Series) -> Result<u8> {
     let script = directory.join("check.sh");
     copy(&source.join("check.sh"), &script, 0o755)?;
     let mut words = vec!["sh".to_owned()];
-    let packages = match (kernel.tree(), properties.tree) {
-        (Some(tree), Some(release)) => {
+    let release = properties.release;
+    let suite = Suite { archive: "debian", name: release.codename };
+    let packages = match kernel.tree() {
+        Some(tree) => {
             words.push(path(&source.join("in-tree.sh"))?);
             words.extend([path(tree.root())?, path(&workspace.target)?, "sh".to_owned()]);
-            let suite = Suite { archive: "debian", name: release.suite };
             let apt = Apt::update(directory.join(release.name), &[suite])?;
             let status = tree.root().join("var/lib/dpkg/status");
             apt.download_missing("dkms", &status, &depends)?
         }
-        _ => {
-            // This machine's release has it, whatever kernel the guest runs.
-            let apt = Apt::update(directory.join("apt"), Series::default().properties().suites)?;
+        None => {
+            let apt = Apt::update(directory.join("apt"), &[suite])?;
             apt.download(&["dkms".to_owned()], &depends)?;
             Apt::packages_in(&depends)?
         }

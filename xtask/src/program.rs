@@ -10,7 +10,7 @@ use crate::guest::{Guest, Job, Options};
 use crate::host::Need;
 use crate::kernel::Kernel;
 use crate::workspace::{Workspace, cargo};
-use crate::{host, module};
+use crate::{guest, host, module};
 
 /// A program to be run.
 pub struct Program {
@@ -24,6 +24,8 @@ pub struct Program {
     pub arguments: Vec<String>,
     /// Whether it needs an RDMA device.
     pub rdma: bool,
+    /// The guest's memory if nothing else is said, in MiB.
+    pub memory: u32,
     /// What it needs that the workspace does not.
     pub needs: &'static [Need],
 }
@@ -35,21 +37,21 @@ impl Program {
         if options.stays_here() {
             return self.run_here(&workspace);
         }
+        let memory = options.memory(self.memory);
+        guest::require(memory)?;
         let series = options.kernel.unwrap_or_default();
-        host::provide(&[host::WORKSPACE, self.needs, host::GUEST, series.properties().needs])?;
+        host::provide(&[
+            host::WORKSPACE,
+            self.needs,
+            host::GUEST,
+            series.properties().release.needs(),
+        ])?;
         let rdma = self.rdma;
         let job = self.build(&workspace)?;
         let kernel = Kernel::provide(&workspace, series)?;
         let modules = module::build(&workspace, &kernel)?;
         eprintln!("xtask: booting a guest ...");
-        let guest = Guest {
-            workspace,
-            kernel,
-            insert: vec![modules.main],
-            rdma,
-            memory: options.memory,
-            timeout,
-        };
+        let guest = Guest { workspace, kernel, insert: vec![modules.main], rdma, memory, timeout };
         guest.run(&job, &mut |_| ())?.status()
     }
 
@@ -63,9 +65,6 @@ impl Program {
         let mut build = Command::new(cargo());
         build.args(["build", "--release", "-p", self.package, "--bin", self.name]);
         build.args(["--features", self.features]).current_dir(&workspace.root);
-        if let Some(libclang) = host::libclang() {
-            build.env("LIBCLANG_PATH", libclang);
-        }
         build.run()?;
         let program = workspace.target.join("release").join(self.name);
         let mut words = vec![program.to_string_lossy().into_owned()];

@@ -3,22 +3,27 @@
 use clap::ValueEnum;
 
 use crate::apt::Suite;
-use crate::host::{self, Need};
-use crate::tree::Release;
+use crate::debian::{BOOKWORM, Release, TRIXIE};
 
 /// A kernel that a guest can have.
-#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Series {
     /// Debian 12's
-    #[default]
     #[value(name = "6.1")]
     V6_1,
-    /// In Debian 12's backports
+    /// Debian 13's; elsewhere than there, the one in Debian 12's backports
     #[value(name = "6.12")]
     V6_12,
     /// The newest 7.x, in Debian 13's backports
     #[value(name = "7")]
     V7,
+}
+
+impl Default for Series {
+    /// The kernel of this machine's own release, whose modules this machine builds by itself.
+    fn default() -> Self {
+        if TRIXIE.is_here() { Self::V6_12 } else { Self::V6_1 }
+    }
 }
 
 /// All that tells one from another.
@@ -27,13 +32,16 @@ pub struct Properties {
     pub version: &'static str,
     /// Together they hold all of its packages, and no newer kernel's.
     pub suites: &'static [Suite],
-    /// Where its modules are built; nothing if this machine will do.
-    pub tree: Option<Release>,
-    /// What this machine must have to build its modules.
-    pub needs: &'static [Need],
+    /// Whose compiler built it: its modules are built there.
+    pub release: &'static Release,
 }
 
 impl Series {
+    /// Every one.
+    pub fn all() -> Vec<Self> {
+        Self::value_variants().to_vec()
+    }
+
     /// What is known about it.
     pub fn properties(self) -> Properties {
         match self {
@@ -43,24 +51,25 @@ impl Series {
                     Suite { archive: "debian", name: "bookworm" },
                     Suite { archive: "debian-security", name: "bookworm-security" },
                 ],
-                tree: None,
-                needs: host::MODULE,
+                release: &BOOKWORM,
+            },
+            Self::V6_12 if TRIXIE.is_here() => Properties {
+                version: "6.12",
+                suites: &[
+                    Suite { archive: "debian", name: "trixie" },
+                    Suite { archive: "debian-security", name: "trixie-security" },
+                ],
+                release: &TRIXIE,
             },
             Self::V6_12 => Properties {
                 version: "6.12",
                 suites: &[Suite { archive: "debian", name: "bookworm-backports" }],
-                tree: None,
-                needs: host::MODULE,
+                release: &BOOKWORM,
             },
             Self::V7 => Properties {
                 version: "7",
                 suites: &[Suite { archive: "debian", name: "trixie-backports" }],
-                tree: Some(Release {
-                    name: "debian-13",
-                    suite: "trixie",
-                    packages: &["make", "gcc-14", "libelf1t64", "libssl3t64", "pahole", "sparse"],
-                }),
-                needs: host::TREE,
+                release: &TRIXIE,
             },
         }
     }

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::ValueEnum;
 
-use crate::guest::{Guest, Job, Options, Outcome};
+use crate::guest::{self, Guest, Job, Options, Outcome};
 use crate::kernel::Kernel;
 use crate::series::Series;
 use crate::workspace::Workspace;
@@ -36,10 +35,10 @@ pub fn main(args: Args) -> Result<u8> {
     let all = match args.options.kernel {
         Some(series) => vec![series],
         None if stays_here => vec![Series::default()],
-        None => Series::value_variants().to_vec(),
+        None => Series::all(),
     };
     let mut needs = vec![host::GUEST, host::SELFTESTS];
-    needs.extend(all.iter().map(|series| series.properties().needs));
+    needs.extend(all.iter().map(|series| series.properties().release.needs()));
     host::provide(&needs)?;
     let mut summary = Vec::new();
     let mut failed = false;
@@ -98,7 +97,7 @@ fn run(
         kernel,
         insert,
         rdma: false,
-        memory: args.options.memory,
+        memory: args.options.memory(guest::MEMORY),
         timeout: Duration::from_secs(args.timeout),
     };
     guest.run(job, &mut output)

@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 
 use crate::command::{self, Run};
-use crate::guest::{Guest, Job, Options};
+use crate::guest::{self, Guest, Job, Options};
+use crate::host::{Need, resources};
 use crate::kernel::Kernel;
 use crate::series::Series;
 use crate::suite::{self, Program};
@@ -33,6 +33,9 @@ pub struct Args {
     filter: Option<String>,
 }
 
+/// What everything that is built and downloaded takes, in MiB.
+const DISK: u64 = 10_000;
+
 /// The guest's longest time.
 const GUEST_SECONDS: u64 = 1800;
 
@@ -45,15 +48,14 @@ pub fn main(args: Args) -> Result<u8> {
         Some(series) => vec![series],
         // The one kernel that runs already.
         None if stays_here => vec![Series::default()],
-        None => Series::value_variants().to_vec(),
+        None => Series::all(),
     };
-    let mut needs = vec![host::WORKSPACE, host::PEERS, host::C_INTERFACE, host::PLUGINS];
-    if !all.is_empty() {
-        needs.extend([host::GUEST, host::SELFTESTS]);
-    }
-    needs.extend(all.iter().map(|series| series.properties().needs));
-    host::provide(&needs)?;
     let workspace = Workspace::find()?;
+    resources::require_disk(&workspace.target, if all.is_empty() { DISK / 2 } else { DISK })?;
+    if !all.is_empty() && !stays_here {
+        guest::require(args.options.memory(guest::MEMORY))?;
+    }
+    host::provide(&needs(&all))?;
     let mut tests = Tests { workspace, args, stays_here, tally: Tally::default() };
     if here {
         tests.here();
@@ -68,6 +70,16 @@ pub fn main(args: Args) -> Result<u8> {
     Ok(if tally.is_good() { 0 } else { 1 })
 }
 
+/// What this machine must have, to run the tests here and in guests of `all` kernels.
+pub fn needs(all: &[Series]) -> Vec<&'static [Need]> {
+    let mut needs = vec![host::WORKSPACE, host::PEERS, host::C_INTERFACE, host::PLUGINS];
+    if !all.is_empty() {
+        needs.extend([host::GUEST, host::SELFTESTS, host::SPARSE]);
+    }
+    needs.extend(all.iter().map(|series| series.properties().release.needs()));
+    needs
+}
+
 struct Tests {
     workspace: Workspace,
     args: Args,
@@ -80,9 +92,6 @@ impl Tests {
     fn cargo(&self, words: &[&str]) -> Command {
         let mut cargo = Command::new(cargo());
         cargo.args(words).current_dir(&self.workspace.root);
-        if let Some(libclang) = host::libclang() {
-            cargo.env("LIBCLANG_PATH", libclang);
-        }
         cargo
     }
 
@@ -211,7 +220,7 @@ impl Tests {
                 kernel,
                 insert: [modules.main].into_iter().chain(modules.helpers).collect(),
                 rdma: true,
-                memory: self.args.options.memory,
+                memory: self.args.options.memory(guest::MEMORY),
                 timeout: Duration::from_secs(GUEST_SECONDS),
             };
             guest.run(&job, &mut output)?

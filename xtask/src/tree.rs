@@ -1,6 +1,6 @@
 //! A small Debian below the target directory, for programs that this machine
-//! is too old to run: the newest kernel's build tools want a newer C library
-//! and compiler.
+//! cannot run: a kernel's build tools want the C library and the compiler of the
+//! release that built it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,10 @@ use anyhow::{Context, Result};
 
 use crate::apt;
 use crate::command::Run;
-use crate::host::as_root;
+use crate::debian::Release;
+use crate::host::root::as_root;
 use crate::kernel::lock;
 use crate::workspace::Workspace;
-
-/// What such a tree is made of.
-pub struct Release {
-    /// Names the directory.
-    pub name: &'static str,
-    /// Debian's name for it.
-    pub suite: &'static str,
-    /// Beyond what every Debian has.
-    pub packages: &'static [&'static str],
-}
 
 /// A tree that is complete.
 pub struct Tree {
@@ -66,7 +57,7 @@ impl Tree {
             .args(["--mount", "debootstrap", "--variant=minbase"])
             .arg(format!("--keyring={}", apt::KEYRING))
             .arg(format!("--include={packages}"))
-            .arg(release.suite)
+            .arg(release.codename)
             .arg(&tree.root)
             .arg(apt::mirror("debian"))
             .stdout(Stdio::null())

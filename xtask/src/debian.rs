@@ -1,0 +1,44 @@
+//! The releases of Debian that kernels come from.
+
+use crate::host::distribution::Distribution;
+use crate::host::{self, Need};
+
+/// A release whose tools build kernel modules.
+pub struct Release {
+    /// Names a directory, and the release for people.
+    pub name: &'static str,
+    /// Debian's name for it.
+    pub codename: &'static str,
+    /// What it needs to build modules, beyond what every Debian has.
+    pub packages: &'static [&'static str],
+    /// The same, where this machine runs this release.
+    needs: &'static [Need],
+}
+
+/// Debian 12.
+pub const BOOKWORM: Release = Release {
+    name: "debian-12",
+    codename: "bookworm",
+    packages: &["make", "gcc-12", "libelf1", "sparse"],
+    needs: host::MODULE_12,
+};
+
+/// Debian 13.
+pub const TRIXIE: Release = Release {
+    name: "debian-13",
+    codename: "trixie",
+    packages: &["make", "gcc-14", "libelf1t64", "libssl3t64", "pahole", "sparse"],
+    needs: host::MODULE_13,
+};
+
+impl Release {
+    /// Whether this machine runs it.
+    pub fn is_here(&self) -> bool {
+        Distribution::here().is_debian(self.codename)
+    }
+
+    /// What this machine must have to build modules with the release's tools.
+    pub fn needs(&self) -> &'static [Need] {
+        if self.is_here() { self.needs } else { host::TREE }
+    }
+}
