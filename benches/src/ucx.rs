@@ -15,6 +15,9 @@ type Opaque = c_void;
 type Status = i8;
 
 const UCS_OK: Status = 0;
+/// `UCS_RCACHE_MIN_ALIGNMENT`, as UCX's own users ask for.
+#[cfg(ucx_alignment_by_lookup)]
+const MIN_ALIGNMENT: usize = 16;
 const PROT: c_int = libc::PROT_READ | libc::PROT_WRITE;
 
 unsafe extern "C" {
@@ -25,6 +28,7 @@ unsafe extern "C" {
         rcache: *mut Opaque,
         address: *mut c_void,
         length: usize,
+        #[cfg(ucx_alignment_by_lookup)] alignment: usize,
         prot: c_int,
         arg: *mut c_void,
         region: *mut *mut Opaque,
@@ -81,7 +85,16 @@ impl Subject for Ucx {
         // SAFETY: the cache is live; it never touches the memory, and `region` is writable.
         let status = unsafe {
             let arg = ptr::null_mut();
-            ucs_rcache_get(rcache, addr as *mut c_void, self.page_size, PROT, arg, &mut region)
+            ucs_rcache_get(
+                rcache,
+                addr as *mut c_void,
+                self.page_size,
+                #[cfg(ucx_alignment_by_lookup)]
+                MIN_ALIGNMENT,
+                PROT,
+                arg,
+                &mut region,
+            )
         };
         assert!(status == UCS_OK, "ucs_rcache_get: {status}");
         // SAFETY: the region was just got from this cache, and starts with its address; a caller

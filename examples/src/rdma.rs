@@ -3,22 +3,22 @@
 //! No more of verbs than the demonstration needs. Every transfer is waited for, so there is at most
 //! one work request on each queue pair.
 
-use std::ffi::{CStr, c_int, c_void};
+mod sys;
+
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::fs;
 use std::io;
-use std::mem;
 use std::net::Ipv6Addr;
 use std::ptr::{self, NonNull};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdma_sys::ibv_qp_attr_mask as Mask;
-use rdma_sys::*;
-
 use crate::Result;
+pub use sys::Mr;
 
 /// How long a transfer may take. Emulated machines are slow; a device answers in microseconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same as in `shim.c`.
 const PORT: u8 = 1;
 const REMEDY: &str = "`cargo xtask demo` boots a guest that has a device (soft-RoCE)";
 
@@ -44,8 +44,8 @@ pub enum Outcome {
 /// An open device with a protection domain.
 pub struct Device {
     // Destroyed in this order.
-    pd: Owned<ibv_pd>,
-    context: Owned<ibv_context>,
+    pd: Owned<sys::Pd>,
+    context: Owned<sys::Context>,
     name: String,
     gid: Gid,
 }
@@ -54,11 +54,14 @@ impl Device {
     /// Opens the device of that name, or the first one.
     pub fn open(name: Option<&str>) -> Result<Device> {
         let context = open_context(name)?;
-        // SAFETY: an open context has a device.
-        let name = unsafe { device_name((*context.as_ptr()).device) };
+        // SAFETY: the context is open, and so its device has a name, a C string.
+        let name = unsafe { CStr::from_ptr(sys::shim_name(context.as_ptr())) };
+        let name = name.to_string_lossy().into_owned();
         let gid = Gid::find(&name)?;
         // SAFETY: the context is open and outlives the pd; the new pd is nobody else's.
-        let pd = unsafe { own("ibv_alloc_pd", ibv_alloc_pd(context.as_ptr()), ibv_dealloc_pd) }?;
+        let pd = unsafe {
+            own("ibv_alloc_pd", sys::shim_alloc_pd(context.as_ptr()), sys::shim_dealloc_pd)
+        }?;
         Ok(Device { pd, context, name, gid })
     }
 
@@ -72,23 +75,33 @@ impl Device {
         self.pd.pointer.cast()
     }
 
-    fn active_mtu(&self) -> Result<ibv_mtu::Type> {
-        // SAFETY: the structure is plain data, for which zeros are a value.
-        let mut port: ibv_port_attr = unsafe { mem::zeroed() };
-        // SAFETY: the context is open and `port` is writable.
-        check("ibv_query_port", unsafe {
-            ___ibv_query_port(self.context.as_ptr(), PORT, &mut port)
-        })?;
-        Ok(port.active_mtu)
+    fn active_mtu(&self) -> Result<c_int> {
+        let mut mtu = 0;
+        // SAFETY: the context is open and `mtu` is writable.
+        check("ibv_query_port", unsafe { sys::shim_active_mtu(self.context.as_ptr(), &mut mtu) })?;
+        Ok(mtu)
     }
+}
+
+/// What the `struct ibv_mr` at `mr` says of itself.
+///
+/// # Safety
+///
+/// `mr` is a live `struct ibv_mr`.
+pub unsafe fn read_mr(mr: *const c_void) -> Mr {
+    let (nothing, key) = (ptr::null_mut(), 0);
+    let mut said = Mr { pd: nothing, addr: nothing, length: 0, lkey: key, rkey: key };
+    // SAFETY: the caller promises that `mr` is live, and `said` is writable.
+    unsafe { sys::shim_read_mr(mr, &mut said) };
+    said
 }
 
 /// Two queue pairs, each the other's peer.
 pub struct Link<'d> {
     // Destroyed in this order.
-    sender: Owned<ibv_qp>,
-    receiver: Owned<ibv_qp>,
-    cq: Owned<ibv_cq>,
+    sender: Owned<sys::Qp>,
+    receiver: Owned<sys::Qp>,
+    cq: Owned<sys::Cq>,
     device: &'d Device,
 }
 
@@ -96,10 +109,11 @@ impl<'d> Link<'d> {
     /// Creates the queue pairs and connects them.
     pub fn new(device: &'d Device) -> Result<Link<'d>> {
         let context = device.context.as_ptr();
-        // SAFETY: the context is open and outlives the queue; no completion channel is asked for.
-        let cq = unsafe { ibv_create_cq(context, 8, ptr::null_mut(), ptr::null_mut(), 0) };
-        // SAFETY: the new completion queue is nobody else's.
-        let cq = unsafe { own("ibv_create_cq", cq, ibv_destroy_cq) }?;
+        // SAFETY: the context is open and outlives the queue, which is nobody else's.
+        let cq = unsafe {
+            let cq = sys::shim_create_cq(context, 8);
+            own("ibv_create_cq", cq, sys::shim_destroy_cq)
+        }?;
         let sender = queue_pair(device, &cq)?;
         let receiver = queue_pair(device, &cq)?;
         let link = Link { sender, receiver, cq, device };
@@ -124,7 +138,7 @@ impl<'d> Link<'d> {
         let mut completed = 0;
         while completed < 2 {
             let failure = match self.poll()? {
-                Some(ibv_wc_status::IBV_WC_SUCCESS) => {
+                Some(SUCCESS) => {
                     completed += 1;
                     continue;
                 }
@@ -142,13 +156,12 @@ impl<'d> Link<'d> {
     }
 
     /// The status of the next completion, if there is one.
-    fn poll(&self) -> Result<Option<ibv_wc_status::Type>> {
-        // SAFETY: the structure is plain data, for which zeros are a value.
-        let mut completion: ibv_wc = unsafe { mem::zeroed() };
-        // SAFETY: the completion queue is live and there is room for one completion.
-        match unsafe { ibv_poll_cq(self.cq.as_ptr(), 1, &mut completion) } {
+    fn poll(&self) -> Result<Option<c_int>> {
+        let mut status = 0;
+        // SAFETY: the completion queue is live and `status` is writable.
+        match unsafe { sys::shim_poll_cq(self.cq.as_ptr(), &mut status) } {
             0 => Ok(None),
-            1 => Ok(Some(completion.status)),
+            1 => Ok(Some(status)),
             result => Err(format!("ibv_poll_cq: {result}").into()),
         }
     }
@@ -156,123 +169,64 @@ impl<'d> Link<'d> {
     /// Connects the queue pairs, whatever state they are in, and forgets what they had to do.
     fn connect(&self) -> Result<()> {
         for qp in [&self.sender, &self.receiver] {
-            modify(qp, ibv_qp_state::IBV_QPS_RESET, |_| Mask::IBV_QP_STATE)?;
+            // SAFETY: the queue pair is live.
+            check("ibv_modify_qp to RESET", unsafe { sys::shim_to_reset(qp.as_ptr()) })?;
         }
         while self.poll()?.is_some() {}
 
         let mtu = self.device.active_mtu()?;
+        let gid = self.device.gid.address.octets();
+        let index = self.device.gid.index;
         for (qp, peer) in [(&self.sender, &self.receiver), (&self.receiver, &self.sender)] {
-            modify(qp, ibv_qp_state::IBV_QPS_INIT, |attr| {
-                attr.port_num = PORT;
-                Mask::IBV_QP_STATE
-                    | Mask::IBV_QP_PKEY_INDEX
-                    | Mask::IBV_QP_PORT
-                    | Mask::IBV_QP_ACCESS_FLAGS
-            })?;
-            modify(qp, ibv_qp_state::IBV_QPS_RTR, |attr| {
-                attr.path_mtu = mtu;
-                // SAFETY: the peer is a live queue pair, whose number never changes.
-                attr.dest_qp_num = unsafe { (*peer.as_ptr()).qp_num };
-                attr.max_dest_rd_atomic = 1;
-                attr.min_rnr_timer = 1;
-                attr.ah_attr.port_num = PORT;
-                attr.ah_attr.is_global = 1;
-                attr.ah_attr.grh.dgid.raw = self.device.gid.address.octets();
-                attr.ah_attr.grh.sgid_index = self.device.gid.index;
-                attr.ah_attr.grh.hop_limit = 64;
-                Mask::IBV_QP_STATE
-                    | Mask::IBV_QP_AV
-                    | Mask::IBV_QP_PATH_MTU
-                    | Mask::IBV_QP_DEST_QPN
-                    | Mask::IBV_QP_RQ_PSN
-                    | Mask::IBV_QP_MAX_DEST_RD_ATOMIC
-                    | Mask::IBV_QP_MIN_RNR_TIMER
-            })?;
-            modify(qp, ibv_qp_state::IBV_QPS_RTS, |attr| {
-                attr.max_rd_atomic = 1;
-                attr.timeout = 14; // 4.096 us << 14 = 67 ms
-                attr.retry_cnt = 7;
-                attr.rnr_retry = 7;
-                Mask::IBV_QP_STATE
-                    | Mask::IBV_QP_SQ_PSN
-                    | Mask::IBV_QP_MAX_QP_RD_ATOMIC
-                    | Mask::IBV_QP_TIMEOUT
-                    | Mask::IBV_QP_RETRY_CNT
-                    | Mask::IBV_QP_RNR_RETRY
-            })?;
+            let qp = qp.as_ptr();
+            // SAFETY: both queue pairs are live, and the address has 16 bytes.
+            unsafe {
+                let peer = sys::shim_qp_number(peer.as_ptr());
+                check("ibv_modify_qp to INIT", sys::shim_to_init(qp))?;
+                let result = sys::shim_to_receive(qp, peer, mtu, gid.as_ptr(), index);
+                check("ibv_modify_qp to RTR", result)?;
+                check("ibv_modify_qp to RTS", sys::shim_to_send(qp))?;
+            }
         }
         Ok(())
     }
 }
 
-fn queue_pair(device: &Device, cq: &Owned<ibv_cq>) -> Result<Owned<ibv_qp>> {
-    // SAFETY: the structure is plain data, for which zeros are a value.
-    let mut init: ibv_qp_init_attr = unsafe { mem::zeroed() };
-    init.send_cq = cq.as_ptr();
-    init.recv_cq = cq.as_ptr();
-    init.qp_type = ibv_qp_type::IBV_QPT_RC;
-    init.sq_sig_all = 1;
-    init.cap.max_send_wr = 1;
-    init.cap.max_recv_wr = 1;
-    init.cap.max_send_sge = 1;
-    init.cap.max_recv_sge = 1;
+/// `IBV_WC_SUCCESS`.
+const SUCCESS: c_int = 0;
+
+fn queue_pair(device: &Device, cq: &Owned<sys::Cq>) -> Result<Owned<sys::Qp>> {
     // SAFETY: the pd and the completion queue are live, and `Link` drops its queue pairs first; the
     // new queue pair is nobody else's.
     unsafe {
-        let qp = ibv_create_qp(device.pd.as_ptr(), &mut init);
-        own("ibv_create_qp", qp, ibv_destroy_qp)
+        let qp = sys::shim_create_qp(device.pd.as_ptr(), cq.as_ptr());
+        own("ibv_create_qp", qp, sys::shim_destroy_qp)
     }
-}
-
-/// Moves `qp` to `state`; `fill` sets the attributes and tells which.
-fn modify(
-    qp: &Owned<ibv_qp>,
-    state: ibv_qp_state::Type,
-    fill: impl FnOnce(&mut ibv_qp_attr) -> Mask,
-) -> Result<()> {
-    // SAFETY: the structure is plain data, for which zeros are a value.
-    let mut attr: ibv_qp_attr = unsafe { mem::zeroed() };
-    attr.qp_state = state;
-    let mask = fill(&mut attr);
-    // SAFETY: the queue pair is live and `attr` is readable.
-    let result = unsafe { ibv_modify_qp(qp.as_ptr(), &mut attr, mask.0 as c_int) };
-    check(&format!("ibv_modify_qp to state {state}"), result)
 }
 
 /// # Safety
 ///
 /// As for [`Link::transfer`], until the receive has completed or the queue pair is reset.
-unsafe fn post_recv(qp: &Owned<ibv_qp>, to: Segment) -> Result<()> {
-    let mut sge = ibv_sge { addr: to.addr as u64, length: to.len, lkey: to.lkey };
-    // SAFETY: the structure is plain data, for which zeros are a value.
-    let mut request: ibv_recv_wr = unsafe { mem::zeroed() };
-    request.sg_list = &mut sge;
-    request.num_sge = 1;
-    let mut bad = ptr::null_mut();
+unsafe fn post_recv(qp: &Owned<sys::Qp>, to: Segment) -> Result<()> {
     // SAFETY: the queue pair is live, the call copies the request, and the caller answers for the
     // segment.
-    check("ibv_post_recv", unsafe { ibv_post_recv(qp.as_ptr(), &mut request, &mut bad) })
+    let result = unsafe { sys::shim_post_recv(qp.as_ptr(), to.addr as u64, to.len, to.lkey) };
+    check("ibv_post_recv", result)
 }
 
 /// # Safety
 ///
 /// As for [`Link::transfer`], until the send has completed or the queue pair is reset.
-unsafe fn post_send(qp: &Owned<ibv_qp>, from: Segment) -> Result<()> {
-    let mut sge = ibv_sge { addr: from.addr as u64, length: from.len, lkey: from.lkey };
-    // SAFETY: the structure is plain data, for which zeros are a value.
-    let mut request: ibv_send_wr = unsafe { mem::zeroed() };
-    request.sg_list = &mut sge;
-    request.num_sge = 1;
-    request.opcode = ibv_wr_opcode::IBV_WR_SEND;
-    let mut bad = ptr::null_mut();
+unsafe fn post_send(qp: &Owned<sys::Qp>, from: Segment) -> Result<()> {
     // SAFETY: the queue pair is live, the call copies the request, and the caller answers for the
     // segment.
-    check("ibv_post_send", unsafe { ibv_post_send(qp.as_ptr(), &mut request, &mut bad) })
+    let result = unsafe { sys::shim_post_send(qp.as_ptr(), from.addr as u64, from.len, from.lkey) };
+    check("ibv_post_send", result)
 }
 
-fn status_text(status: ibv_wc_status::Type) -> String {
+fn status_text(status: c_int) -> String {
     // SAFETY: libibverbs answers with a constant string, whatever the status.
-    unsafe { CStr::from_ptr(ibv_wc_status_str(status)) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(sys::shim_status_text(status)) }.to_string_lossy().into_owned()
 }
 
 /// An address of the device's port that RoCEv2 packets carry.
@@ -298,40 +252,23 @@ impl Gid {
     }
 }
 
-fn open_context(name: Option<&str>) -> Result<Owned<ibv_context>> {
-    let mut count = 0;
-    // SAFETY: `count` is writable.
-    let list = unsafe { ibv_get_device_list(&mut count) };
-    if list.is_null() {
-        let error = io::Error::last_os_error();
-        return Err(
-            format!("no RDMA in this kernel: ibv_get_device_list: {error}; {REMEDY}").into()
-        );
+fn open_context(name: Option<&str>) -> Result<Owned<sys::Context>> {
+    let text = name.map(CString::new).transpose()?;
+    let pointer = text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+    let mut context = ptr::null_mut();
+    // SAFETY: the name is null or a C string, and `context` is writable.
+    match unsafe { sys::shim_open(pointer, &mut context) } {
+        sys::NO_RDMA => {
+            let error = io::Error::last_os_error();
+            Err(format!("no RDMA in this kernel: ibv_get_device_list: {error}; {REMEDY}").into())
+        }
+        sys::NO_DEVICE => {
+            let device = name.map(|name| format!(" {name}")).unwrap_or_default();
+            Err(format!("no RDMA device{device}; {REMEDY}").into())
+        }
+        // SAFETY: the new context is nobody else's; it is null if it could not be opened.
+        _ => unsafe { own("ibv_open_device", context, sys::shim_close) },
     }
-    let found = (0..count as usize)
-        // SAFETY: the list has `count` entries.
-        .map(|index| unsafe { *list.add(index) })
-        // SAFETY: the device is in the list, which is not yet freed.
-        .find(|device| name.is_none_or(|name| unsafe { device_name(*device) } == name));
-    let context = found.map(|device| {
-        // SAFETY: the device is in the list, which is not yet freed; the new context is nobody
-        // else's.
-        unsafe { own("ibv_open_device", ibv_open_device(device), ibv_close_device) }
-    });
-    // SAFETY: the list is freed once; an open context keeps its device.
-    unsafe { ibv_free_device_list(list) };
-    context.unwrap_or_else(|| {
-        let missing = name.map_or("no RDMA device".into(), |name| format!("no RDMA device {name}"));
-        Err(format!("{missing}; {REMEDY}").into())
-    })
-}
-
-/// # Safety
-///
-/// `device` is of a device list that is not yet freed, or of an open context.
-unsafe fn device_name(device: *mut ibv_device) -> String {
-    // SAFETY: the caller promises that the device is live, and its name is a C string.
-    unsafe { CStr::from_ptr(ibv_get_device_name(device)) }.to_string_lossy().into_owned()
 }
 
 /// An object of libibverbs that is destroyed with this.

@@ -57,7 +57,8 @@ fn record(arguments: fmt::Arguments<'_>) {
     LAST.with(|last| {
         last.clear();
         // It never fails.
-        let _ = (&*last).write_fmt(arguments);
+        let mut last: &Sentence = last;
+        let _ = last.write_fmt(arguments);
     });
 }
 

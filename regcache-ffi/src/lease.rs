@@ -214,10 +214,10 @@ impl Directory {
 
     fn all(&self) -> impl Iterator<Item = &Lease> {
         let count = *self.count.lock();
-        // SAFETY: as in `find`.
-        let chunks = self.chunks[..count]
-            .iter()
-            .filter_map(|chunk| unsafe { chunk.load(Ordering::Acquire).as_ref() });
+        let chunks = self.chunks[..count].iter().filter_map(|chunk| {
+            // SAFETY: as in `find`.
+            unsafe { chunk.load(Ordering::Acquire).as_ref() }
+        });
         chunks.flat_map(|chunk| &chunk.leases)
     }
 

@@ -131,13 +131,13 @@ pub unsafe extern "C" fn regcache_local_put(local: *mut LocalHandle, ticket: Tic
             Ok(body) => body,
             Err(failure) => return fail("regcache_local_put", &failure),
         };
-        if let Some((chunk, lease)) = body.directory.find(ticket.lease)
-            && body.lessee.has(chunk)
+        let found = body.directory.find(ticket.lease);
+        if let Some((_, lease)) = found.filter(|(chunk, _)| body.lessee.has(chunk)) {
             // SAFETY: the lease is this lessee's, and the header says that one thread uses it.
-            && let Some(loan) = unsafe { lease.redeem_alone(ticket.lease) }
-        {
-            drop(loan);
-            return 0;
+            if let Some(loan) = unsafe { lease.redeem_alone(ticket.lease) } {
+                drop(loan);
+                return 0;
+            }
         }
         fail("regcache_local_put", &Failure::dead_ticket())
     })

@@ -46,13 +46,14 @@ pub unsafe extern "C" fn regcache_get(
     swiftly(|| {
         // SAFETY: the header asks for a handle, and for a place for the ticket.
         let (handle, to) = unsafe { (cache.as_ref(), ticket.as_mut()) };
-        if let (Some(handle), Some(to)) = (handle, to)
+        if let (Some(handle), Some(to)) = (handle, to) {
             // SAFETY: the header forbids to destroy the cache meanwhile.
-            && let Some(lessee) = unsafe { threads::near(handle.id()) }
-        {
-            // SAFETY: it is this thread's, and the header asks for what a remote access asks for.
-            let result = unsafe { lessee.get(addr as usize, len, access) };
-            return answer("regcache_get", result, to);
+            if let Some(lessee) = unsafe { threads::near(handle.id()) } {
+                // SAFETY: it is this thread's, and the header asks for what a remote access asks
+                // for.
+                let result = unsafe { lessee.get(addr as usize, len, access) };
+                return answer("regcache_get", result, to);
+            }
         }
         // SAFETY: the same.
         unsafe { first_get(cache, addr as usize, len, access, ticket) }
@@ -112,12 +113,12 @@ pub unsafe extern "C" fn regcache_put(cache: *mut CacheHandle, ticket: Ticket) -
             Ok(body) => body,
             Err(failure) => return fail("regcache_put", &failure),
         };
-        if let Some((chunk, lease)) = body.directory.find(ticket.lease)
-            && chunk.user == 0
-            && let Some(loan) = lease.redeem(ticket.lease)
-        {
-            drop(loan);
-            return 0;
+        let found = body.directory.find(ticket.lease);
+        if let Some((_, lease)) = found.filter(|(chunk, _)| chunk.user == 0) {
+            if let Some(loan) = lease.redeem(ticket.lease) {
+                drop(loan);
+                return 0;
+            }
         }
         fail("regcache_put", &Failure::dead_ticket())
     })

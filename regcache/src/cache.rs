@@ -97,10 +97,10 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
         len: usize,
         access: Access,
     ) -> Result<Guard<'c, R, M>, Error> {
-        if let Some(block) = block
-            && let Some(guard) = self.shared.hit(block, addr, len, access)
-        {
-            return Ok(guard);
+        if let Some(block) = block {
+            if let Some(guard) = self.shared.hit(block, addr, len, access) {
+                return Ok(guard);
+            }
         }
         self.miss(block, addr, len, access)
     }

@@ -133,10 +133,10 @@ impl Hints {
             let place = Place::of(levels.trailing_zeros(), addr, access);
             for way in self.ways(place) {
                 let found = way.load(Ordering::Relaxed) ^ place.tag;
-                if found >> SLOT_BITS == 0
-                    && let Some(slot) = found.checked_sub(1)
-                    && let Some(found) = look(slot)
-                {
+                if found >> SLOT_BITS != 0 {
+                    continue;
+                }
+                if let Some(found) = found.checked_sub(1).and_then(&mut look) {
                     return Some(found);
                 }
             }

@@ -271,9 +271,12 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
             let word = cache.monitor.slot_generation(slot);
             let generation = cache.monitor.generation();
             let watched = cache.watch(cookie, request.pages);
-            if let Err(Error::Watch { source, .. }) = &watched
-                && (source.is_limit() || matches!(source, MonitorError::Unwatchable { .. }))
-            {
+            let unwatchable = matches!(
+                &watched,
+                Err(Error::Watch { source, .. })
+                    if source.is_limit() || matches!(source, MonitorError::Unwatchable { .. })
+            );
+            if unwatchable {
                 cache.let_go(held.take());
                 let pinned = cache.pin(self.asked.range, request.access, &mut None)?;
                 return Ok(cache.lend_uncached(pinned, &cache.counters.uncached_unwatchable));

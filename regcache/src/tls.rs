@@ -53,11 +53,11 @@ impl Drop for OwnBlocks {
 
 /// This thread's block for the cache of this name, if it has been used lately.
 #[inline]
-pub(crate) fn near<'c>(cache: CacheId, _blocks: &'c Blocks) -> Option<Owned<'c>> {
+pub(crate) fn near(cache: CacheId, _blocks: &Blocks) -> Option<Owned<'_>> {
     NEAR.try_with(|near| {
         let (id, block) = near[cache.0 as usize % RECENT].get();
         // SAFETY: the name is this cache's, so the block is one of `blocks`, which live as long as
-        // the cache and so for `'c`; this thread claimed it, and clears the entry when it abandons.
+        // the cache and so for the borrow; this thread claimed it, and clears the entry when it abandons.
         (id == cache).then(|| unsafe { block.as_ref().owned() })
     })
     .ok()
@@ -66,7 +66,7 @@ pub(crate) fn near<'c>(cache: CacheId, _blocks: &'c Blocks) -> Option<Owned<'c>>
 
 /// As [`near`], and claims a block where this thread has none. `None` in the last moments of a
 /// thread.
-pub(crate) fn own<'c>(cache: CacheId, blocks: &'c Blocks) -> Option<Owned<'c>> {
+pub(crate) fn own(cache: CacheId, blocks: &Blocks) -> Option<Owned<'_>> {
     if let Some(owned) = near(cache, blocks) {
         return Some(owned);
     }

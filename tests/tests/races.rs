@@ -38,7 +38,7 @@ fn remapping_against_lookups() {
                         continue;
                     };
                     let _still = mapped.read();
-                    if before.is_multiple_of(2) && changes.load(Ordering::SeqCst) == before {
+                    if before % 2 == 0 && changes.load(Ordering::SeqCst) == before {
                         assert!(!is_stale(&guard, memory.range), "stale after change {before}");
                         judged.fetch_add(1, Ordering::Relaxed);
                     }

@@ -155,9 +155,7 @@ impl Device {
         if !missing.is_empty() {
             return Err(Error::NotGranted { features: missing });
         }
-        if let Some(slot) = watch.slot
-            && slot >= self.slots()
-        {
+        if let Some(slot) = watch.slot.filter(|slot| *slot >= self.slots()) {
             return Err(Error::NoSuchSlot { slot, slots: self.slots() });
         }
         if !Kinds::FILTERABLE.contains(watch.ignore) {

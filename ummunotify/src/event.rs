@@ -137,7 +137,7 @@ mod tests {
 
     const HIT: RawEvent = RawEvent {
         kind: EVENT_INVAL,
-        flags: 1 | 2 << 8,
+        flags: 1 | (2 << 8),
         hint_start: 10,
         hint_end: 20,
         user_cookie_counter: 7,

@@ -155,6 +155,6 @@ impl Watch {
 
     pub(crate) fn flags(self) -> u32 {
         let slot = if self.slot.is_some() { REGISTER_SLOT } else { 0 };
-        self.ignore.bits() | u32::from(self.oneshot) << 8 | u32::from(self.nowake) << 9 | slot
+        self.ignore.bits() | (u32::from(self.oneshot) << 8) | (u32::from(self.nowake) << 9) | slot
     }
 }

@@ -47,11 +47,12 @@ pub fn provide(workspace: &Workspace) -> Result<Kernel> {
     // Written last, so it also says that the rest is complete.
     let marker = directory.join("release");
     let fingerprint = format!("{:016x}", fingerprint());
-    if let Ok(text) = fs::read_to_string(&marker)
-        && let [release, built, ..] = text.split_whitespace().collect::<Vec<_>>()[..]
-        && built == fingerprint
-    {
-        return Ok(Kernel::built(release, directory, SLOWDOWN));
+    let text = fs::read_to_string(&marker).unwrap_or_default();
+    match text.split_whitespace().collect::<Vec<_>>()[..] {
+        [release, built, ..] if built == fingerprint => {
+            return Ok(Kernel::built(release, directory, SLOWDOWN));
+        }
+        _ => (),
     }
     if marker.exists() {
         fs::remove_file(&marker)?;
@@ -138,11 +139,11 @@ fn configure(source: &Path) -> Result<()> {
     let tiny = fs::read_to_string(&config).with_context(|| format!("no {}", config.display()))?;
     // Of two lines about one option, the last counts, and the configuration
     // says so: only of what the fragment means to change.
-    let mut merged: String = tiny
-        .lines()
-        .filter(|line| !options().any(|(name, _)| is_about(line, name)))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let mut merged = String::new();
+    for line in tiny.lines().filter(|line| !options().any(|(name, _)| is_about(line, name))) {
+        merged += line;
+        merged += "\n";
+    }
     merged += FRAGMENT;
     fs::write(&config, merged).with_context(|| format!("cannot write {}", config.display()))?;
     make(source).args(["-s", "olddefconfig"]).read()?;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::apt::Apt;
 use crate::command::Run;
@@ -151,11 +152,12 @@ impl Kernel {
 
 /// Keeps two tasks from building in one directory. Released when the file is
 /// closed.
-pub fn lock(directory: &Path) -> Result<File> {
+pub fn lock(directory: &Path) -> Result<Flock<File>> {
     let path = directory.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-    Ok(file)
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("cannot lock {}", path.display()))
 }
 
 /// The package that depends on the newest image of a suite.

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use nix::fcntl::Flock;
 
 use crate::apt::{self, KEYRING};
 use crate::command::{self, Run};
@@ -169,7 +170,7 @@ struct Root {
     /// This machine's toolchain, if it is used.
     toolchain: Option<PathBuf>,
     logs: PathBuf,
-    _lock: File,
+    _lock: Flock<File>,
 }
 
 /// Runs a command in the root with mounts and processes of its own, so that nothing of either

@@ -33,7 +33,7 @@ impl Workspace {
         let metadata: Value =
             serde_json::from_str(&metadata).context("cargo metadata printed no valid JSON")?;
         let Some(target) = metadata["target_directory"].as_str() else {
-            bail!("cargo metadata names no target_directory; is cargo older than 1.95?");
+            bail!("cargo metadata names no target_directory; is cargo older than 1.85?");
         };
         Ok(Self { root, target: PathBuf::from(target) })
     }

@@ -10,6 +10,21 @@
 #include <ucm/api/ucm.h>
 #include <ucs/memory/rcache.h>
 
+/*
+ * UCX up to 1.15 aligns all regions of a cache alike; since then each lookup says how. The build
+ * script tries both; ucx.rs declares the same.
+ */
+#ifdef UCX_ALIGNMENT_BY_LOOKUP
+typedef ucs_status_t get_fn(ucs_rcache_t *rcache, void *address, size_t length, size_t alignment,
+			    int prot, void *arg, ucs_rcache_region_t **region);
+#else
+typedef ucs_status_t get_fn(ucs_rcache_t *rcache, void *address, size_t length, int prot,
+			    void *arg, ucs_rcache_region_t **region);
+#endif
+_Static_assert(__builtin_types_compatible_p(get_fn, __typeof__(ucs_rcache_get)),
+	       "ucx.rs does not declare ucs_rcache_get() as this UCX does");
+_Static_assert(sizeof(ucs_status_t) == 1, "ucx.rs takes ucs_status_t for a byte");
+
 struct counted {
 	ucs_rcache_t *rcache;
 	_Atomic uint64_t registrations;
@@ -46,12 +61,16 @@ static void dump_region(void *context, ucs_rcache_t *rcache, ucs_rcache_region_t
  * destroyed. Events are the caller's to announce by ucm_vm_munmap(): no hook is installed. */
 struct counted *ucx_shim_create(unsigned long max_regions, ucs_rcache_t **rcache)
 {
-	static const ucs_rcache_ops_t ops = { mem_reg, mem_dereg, dump_region };
+	static const ucs_rcache_ops_t ops = {
+		.mem_reg = mem_reg, .mem_dereg = mem_dereg, .dump_region = dump_region,
+	};
 	/* As UCX's own users set it up (uct_ib_md_open). */
 	ucs_rcache_params_t params = {
 		.region_struct_size = sizeof(ucs_rcache_region_t),
+#ifndef UCX_ALIGNMENT_BY_LOOKUP
 		.alignment = UCS_RCACHE_MIN_ALIGNMENT,
 		.max_alignment = sysconf(_SC_PAGESIZE),
+#endif
 		.ucm_events = UCM_EVENT_VM_UNMAPPED,
 		.ucm_event_priority = 1000,
 		.ops = &ops,

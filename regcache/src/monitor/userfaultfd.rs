@@ -317,9 +317,8 @@ impl Monitor for Userfaultfd {
             return Err(MonitorError::Other("the thread that reads the events has ended".into()));
         }
         let mut news = Unsettled::default();
-        if let Some(at) = self.shared.ring.take_lost()
-            && let Some(everything) = AddressRange::new(0, usize::MAX)
-        {
+        let everything = AddressRange::new(0, usize::MAX);
+        if let (Some(at), Some(everything)) = (self.shared.ring.take_lost(), everything) {
             news.remove(everything, at);
             invalid(Invalid::Range(everything));
         }

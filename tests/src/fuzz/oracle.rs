@@ -213,10 +213,10 @@ impl Pagemap {
 
         let (first, end) = (range.start() / PAGE, range.end().div_ceil(PAGE));
         let mut bytes = vec![0; (end - first) * 8];
-        if let Some(pagemap) = &self.0
-            && pagemap.read_exact_at(&mut bytes, first as u64 * 8).is_err()
-        {
-            bytes.fill(0);
+        if let Some(pagemap) = &self.0 {
+            if pagemap.read_exact_at(&mut bytes, first as u64 * 8).is_err() {
+                bytes.fill(0);
+            }
         }
         let entries = bytes.chunks_exact(8).map(|e| u64::from_ne_bytes(e.try_into().unwrap()));
         entries.map(|entry| if entry & PRESENT == 0 { 0 } else { entry & FRAME }).collect()

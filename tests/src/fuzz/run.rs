@@ -261,7 +261,7 @@ impl<'c> Stage<'c> {
             let before = arena.epoch();
             let result = cache.get_or_register(range.start(), range.len(), access);
             let state = arena.lock();
-            let decided = before.is_multiple_of(2) && arena.epoch() == before;
+            let decided = before % 2 == 0 && arena.epoch() == before;
             let mapped = is_mapped(arena, &state, range);
             match result {
                 Err(error) if matches!(error, Error::Forked) => return Err(error.to_string()),

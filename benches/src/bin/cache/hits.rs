@@ -120,9 +120,8 @@ const LOADS_ALONE: &str = "loads alone";
 
 /// Threads that only load, each a word of its own, show what the machine itself takes from them.
 fn say_if_the_machine_does_not_scale(samples: &Samples, threads: usize) {
-    if let Some(outcome) = samples.outcome(Kind::CounterLoad.name(), LOADS_ALONE)
-        && outcome.ratio > 1.05
-    {
+    let outcome = samples.outcome(Kind::CounterLoad.name(), LOADS_ALONE);
+    if let Some(outcome) = outcome.filter(|outcome| outcome.ratio > 1.05) {
         println!(
             "  (with {threads} threads, even loads of a word of their own take {:.2} times as long)",
             outcome.ratio

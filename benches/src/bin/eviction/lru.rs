@@ -28,10 +28,10 @@ impl Policy for Lru {
             self.by_use.remove(&before);
             return true;
         }
-        if self.last_use.len() > self.capacity
-            && let Some((_, oldest)) = self.by_use.pop_first()
-        {
-            self.last_use.remove(&oldest);
+        if self.last_use.len() > self.capacity {
+            if let Some((_, oldest)) = self.by_use.pop_first() {
+                self.last_use.remove(&oldest);
+            }
         }
         false
     }

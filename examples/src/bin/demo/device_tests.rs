@@ -5,8 +5,7 @@ use regcache::{Access, AddressRange};
 
 use std::ptr;
 
-use examples::rdma::{Device, Link, Outcome, Segment};
-use rdma_sys::ibv_mr;
+use examples::rdma::{Device, Link, Outcome, Segment, read_mr};
 
 use crate::ways::Way;
 
@@ -70,10 +69,10 @@ fn the_registrar_says_what_the_device_says() {
         .map(|access| register(&verbs, range(buffer.addr()), access).unwrap());
     for region in &regions {
         // SAFETY: the region is registered.
-        let mr = unsafe { &*region.as_ptr().cast::<ibv_mr>() };
+        let mr = unsafe { read_mr(region.as_ptr()) };
         assert_eq!((mr.lkey, mr.rkey), (region.lkey(), region.rkey()));
-        assert_eq!((mr.addr as usize, mr.length), (buffer.addr(), LEN));
-        assert_eq!(mr.pd.cast(), verbs.pd().as_ptr());
+        assert_eq!((mr.addr as usize, mr.length), (buffer.addr(), LEN as u64));
+        assert_eq!(mr.pd, verbs.pd().as_ptr());
     }
     assert_ne!(regions[0].lkey(), regions[1].lkey());
     for region in &regions {

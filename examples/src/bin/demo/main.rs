@@ -92,7 +92,7 @@ fn row(mode: Mode, way: Way, options: &Options, device: &Device, link: &Link) ->
         // that drops what changed, and no more, hits every other time.
         match transfer {
             0 => {}
-            _ if transfer.is_multiple_of(2) => send.churn()?,
+            _ if transfer % 2 == 0 => send.churn()?,
             _ => receive.churn()?,
         }
         let (from, to) = (range(send.addr(), options.size)?, range(receive.addr(), options.size)?);
@@ -193,7 +193,7 @@ impl Progress {
     }
 
     fn show(&self, transfer: u64, corrupted: u64) {
-        if self.moves && transfer.is_multiple_of(10) {
+        if self.moves && transfer % 10 == 0 {
             self.print("\r", transfer, corrupted, "");
         }
     }

@@ -249,8 +249,8 @@ impl Static {
         // buffer and its size.
         unsafe {
             let library = Library::open(Some(&self.path), RTLD_NOW | RTLD_LOCAL)?;
-            self.addr = *library.get::<*mut u8>("static_buffer")? as usize;
-            let size = **library.get::<*const libc::c_ulong>("static_buffer_size")?;
+            self.addr = *library.get::<*mut u8>(b"static_buffer")? as usize;
+            let size = **library.get::<*const libc::c_ulong>(b"static_buffer_size")?;
             self.library = Some(library);
             Ok(size as usize)
         }

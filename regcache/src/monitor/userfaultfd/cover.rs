@@ -67,9 +67,8 @@ impl Cover {
 
     /// No piece goes across `addr` any more.
     fn split_at(&mut self, addr: usize) {
-        if let Some((_, (end, watches))) = self.0.range_mut(..addr).next_back()
-            && *end > addr
-        {
+        let before = self.0.range_mut(..addr).next_back();
+        if let Some((_, (end, watches))) = before.filter(|(_, (end, _))| *end > addr) {
             let rest = (*end, *watches);
             *end = addr;
             self.0.insert(addr, rest);

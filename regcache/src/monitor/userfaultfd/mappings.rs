@@ -64,9 +64,8 @@ impl Mappings {
         let mut found = Vec::new();
         if self.has_query {
             let mut addr = range.start();
-            while addr < range.end()
-                && let Some(mapping) = self.query(addr)?
-            {
+            while addr < range.end() {
+                let Some(mapping) = self.query(addr)? else { break };
                 addr = mapping.range.end();
                 found.extend(clipped(mapping, range));
             }

@@ -47,8 +47,8 @@ impl Functions {
     fn load(name: &'static str) -> Result<Functions, VerbsError> {
         // SAFETY: the initialisers of libibverbs and of its dependencies ask nothing of the caller;
         // they are those of every program that is linked with it.
-        let library =
-            unsafe { Library::new(name) }.map_err(|source| VerbsError::Library { name, source })?;
+        let library = unsafe { Library::new(name) };
+        let library = library.map_err(|source| VerbsError::Library { name, source })?;
         // dlsym(3) picks the default version of a symbol, as the link editor does: here IBVERBS_1.1
         // and not the ABI of 1.0.
         Ok(Functions {
@@ -73,7 +73,7 @@ unsafe fn symbol<T: Copy>(
     symbol: &'static str,
 ) -> Result<T, VerbsError> {
     // SAFETY: the caller promises that T is the type of the symbol.
-    match unsafe { library.get::<T>(symbol) } {
+    match unsafe { library.get::<T>(symbol.as_bytes()) } {
         Ok(function) => Ok(*function),
         Err(source) => Err(VerbsError::Symbol { library: name, symbol, source }),
     }
