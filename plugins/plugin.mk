@@ -19,6 +19,10 @@ HEADERS		:= $(TOP)/plugins/common/kernel_source.h \
 all:
 .DEFAULT_GOAL := all
 
+# Why the installed middleware cannot be served; empty if it can.
+unserved:
+	@echo '$(UNSERVED)'
+
 # cargo knows whether it is up to date.
 $(TOP)/target/ffi/libregcache.a: FORCE
 	$(MAKE) -C $(TOP)/regcache-ffi OUT=$(@D) STATIC= $@
@@ -27,4 +31,4 @@ FORCE:
 $(OUT):
 	mkdir -p $@
 
-.PHONY: all FORCE
+.PHONY: all unserved FORCE

@@ -11,8 +11,9 @@
 # Nothing is configured: the installed opal_config.h is what Debian's build was
 # configured to, but for what is said here about librdmacm.
 
-MPI_INCLUDE	?= /usr/lib/x86_64-linux-gnu/openmpi/include
-MPI_LIB		?= /usr/lib/x86_64-linux-gnu/openmpi/lib
+MPI_PREFIX	?= /usr/lib/$(shell $(CC) -print-multiarch)/openmpi
+MPI_INCLUDE	?= $(MPI_PREFIX)/include
+MPI_LIB		?= $(MPI_PREFIX)/lib
 OUT		?= ../../target/plugins
 CFLAGS		?= -O2 -g
 

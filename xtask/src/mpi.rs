@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::command::Run;
 use crate::guest::{self, Guest, Job, Options};
@@ -96,6 +96,11 @@ fn remove(path: &Path) -> std::io::Result<()> {
 fn run(workspace: &Workspace, args: &Args, outputs: &Path) -> Result<u8> {
     let stays_here = args.hosts == 1 && args.options.stays_here();
     host::provide(&[host::WORKSPACE, host::PLUGINS, host::MPI, host::OPENIB])?;
+    for plugin in plugins::ALL {
+        if let Some(reason) = plugins::unserved(workspace, plugin)? {
+            bail!("this demonstration needs every plug-in, and of plugins/{plugin}, {reason}");
+        }
+    }
     if let Err(error) = openib::build(workspace) {
         eprintln!("xtask: without btl/openib, which cannot be built here: {error:#}");
     }

@@ -50,6 +50,12 @@ impl Tally {
         }
     }
 
+    /// Counts one check that cannot be made here, and says why.
+    pub fn skip(&mut self, name: &str, reason: &str) {
+        println!("\n== {name}: skipped: {reason}");
+        self.skipped += 1;
+    }
+
     /// A program starts.
     pub fn begin(&mut self, name: &str) {
         self.interrupt();

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::mem;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::series::Series;
 use crate::suite::{self, Program};
 use crate::tally::Tally;
 use crate::workspace::{Workspace, cargo};
-use crate::{host, module};
+use crate::{host, module, plugins};
 
 /// What `cargo xtask test` is told.
 #[derive(clap::Args)]
@@ -77,6 +78,10 @@ pub fn needs(all: &[Series]) -> Vec<&'static [Need]> {
         needs.extend([host::GUEST, host::SELFTESTS, host::SPARSE]);
     }
     needs.extend(all.iter().map(|series| series.properties().release.needs()));
+    // Those of another toolchain do not fit to rustup's.
+    if Path::new(&cargo()).starts_with("/usr/bin") {
+        needs.push(host::RUST_CHECKS);
+    }
     needs
 }
 
@@ -114,14 +119,23 @@ impl Tests {
         }
     }
 
+    /// A check by a part of the Rust toolchain that not every toolchain has.
+    fn rust_check(&mut self, name: &str, component: &str, words: &[&str]) {
+        let version = self.cargo(&[words[0], "--version"]).read();
+        if version.is_ok() {
+            self.step(name, |tests| tests.cargo(words).run());
+        } else {
+            let reason = format!("this toolchain has none: `rustup component add {component}`");
+            self.tally.skip(name, &reason);
+        }
+    }
+
     fn here(&mut self) {
         let filter = self.args.filter.clone();
         if filter.is_none() {
-            self.step("format", |tests| tests.cargo(&["fmt", "--all", "--check"]).run());
-            self.step("lints", |tests| {
-                let words = ["clippy", "--workspace", "--all-targets", "--all-features"];
-                tests.cargo(&words).args(["--", "-D", "warnings"]).run()
-            });
+            self.rust_check("format", "rustfmt", &["fmt", "--all", "--check"]);
+            let clippy = ["clippy", "--workspace", "--all-targets", "--all-features"];
+            self.rust_check("lints", "clippy", &[&clippy[..], &["--", "-D", "warnings"]].concat());
             self.step("models of the lock-free parts", |tests| {
                 let words = ["test", "--release", "-p", "regcache", "--lib"];
                 let mut cargo = tests.cargo(&words);
@@ -162,6 +176,11 @@ impl Tests {
             suite::plugin_programs(&tests.workspace, tests.args.filter.as_deref())
         });
         let mut plugins = plugins.unwrap_or_default();
+        for plugin in plugins::ALL {
+            if let Ok(Some(reason)) = plugins::unserved(&self.workspace, plugin) {
+                self.tally.skip(&format!("plug-in {plugin}"), &reason);
+            }
+        }
         for series in all {
             let linux = format!("Linux {}", series.properties().version);
             let before = mem::take(&mut self.tally);

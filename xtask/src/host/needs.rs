@@ -90,6 +90,12 @@ pub const C_INTERFACE: &[Need] = &[
     ),
 ];
 
+/// To check sources, where the Rust toolchain is the system's own.
+pub const RUST_CHECKS: &[Need] = &[
+    need(Program("cargo-fmt"), "checks the format of Rust sources", "rustfmt"),
+    need(Program("cargo-clippy"), "checks Rust sources", "rust-clippy"),
+];
+
 /// To build programs that use RDMA.
 pub const WORKSPACE: &[Need] = &[
     need(Program("gcc"), "links Rust programs", "gcc"),
