@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use cpio::newc::{self, ModeFileType};
 
 use crate::command::Run;
-use crate::host::find::BUSYBOX;
+use crate::host::find;
 use crate::kernel::Kernel;
 
 /// To reach the host's files and to send output; modules that come later are
@@ -31,7 +31,9 @@ pub fn write(path: &Path, kernel: &Kernel, settings: &str) -> Result<()> {
     for directory in ["bin", "dev", "proc", "sys", "modules", "lower", "upper", "root"] {
         archive.add(directory, ModeFileType::Directory, 0o755, &[])?;
     }
-    let busybox = fs::read(BUSYBOX).with_context(|| format!("cannot read {BUSYBOX}"))?;
+    let busybox = find::static_busybox().context("there is no static busybox in PATH")?;
+    let busybox =
+        fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
     archive.add("bin/busybox", ModeFileType::Regular, 0o755, &busybox)?;
     archive.add("init", ModeFileType::Regular, 0o755, INIT.as_bytes())?;
     archive.add("settings", ModeFileType::Regular, 0o644, settings.as_bytes())?;

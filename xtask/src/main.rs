@@ -3,6 +3,7 @@
 
 mod apt;
 mod bench;
+mod bindings;
 mod c_interface;
 mod command;
 mod comparisons;
@@ -75,6 +76,8 @@ enum Task {
     Bench(bench::Args),
     /// Run random programs against the cache, every lookup judged
     FuzzTruth(fuzz_truth::Args),
+    /// Give the cache protection domains of the crates rdma-sys and ibverbs-sys
+    Bindings(guest::Options),
     /// Look this machine over: what is there, what is missing, and what brings it
     Doctor,
     /// Run the README's commands on fresh machines, made by debootstrap
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::main(args),
         Task::Bench(args) => bench::main(args),
         Task::FuzzTruth(args) => fuzz_truth::main(args),
+        Task::Bindings(options) => bindings::main(options),
         Task::Doctor => doctor::main(),
         Task::Newcomer(args) => newcomer::main(args),
         Task::Openib => openib::main(),

@@ -73,7 +73,11 @@ pub fn rust_programs(mut cargo: Command, filter: Option<&str>) -> Result<Vec<Pro
     cargo.args(["-p", "regcache-guest-tests", "-p", "examples"]);
     cargo.args(["--features", "regcache-guest-tests/guest,examples/rdma"]);
     cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
-    let messages = cargo.read()?;
+    test_programs(&cargo.read()?, filter)
+}
+
+/// The test programs that cargo says it has built.
+pub fn test_programs(messages: &str, filter: Option<&str>) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
     for message in messages.lines() {
         let Ok(message) = serde_json::from_str::<Value>(message) else {

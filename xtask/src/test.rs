@@ -17,7 +17,7 @@ use crate::series::Series;
 use crate::suite::{self, Program};
 use crate::tally::Tally;
 use crate::workspace::{Workspace, cargo};
-use crate::{host, module, plugins};
+use crate::{bindings, host, module, plugins};
 
 /// What `cargo xtask test` is told.
 #[derive(clap::Args)]
@@ -179,6 +179,15 @@ impl Tests {
         for plugin in plugins::ALL {
             if let Ok(Some(reason)) = plugins::unserved(&self.workspace, plugin) {
                 self.tally.skip(&format!("plug-in {plugin}"), &reason);
+            }
+        }
+        match bindings::unavailable() {
+            Some(reason) => self.tally.skip("protection domains of other crates", &reason),
+            None => {
+                let built = self.step("tests of other crates' protection domains", |tests| {
+                    bindings::programs(&tests.workspace, tests.args.filter.as_deref())
+                });
+                plugins.extend(built.unwrap_or_default());
             }
         }
         for series in all {

@@ -51,8 +51,12 @@ const fn names(
     Names { debian, fedora, arch, suse }
 }
 
-/// Packages that have the same name everywhere are not listed.
+/// Packages that have the same name everywhere are not listed. The names were looked up in Fedora's
+/// spec files, Arch's PKGBUILDs, openSUSE Tumbleweed's package list, and those that mkosi and
+/// rdma-core install; of RHEL, busybox, apt, dpkg, debootstrap and debian-keyring are in EPEL.
+/// Unchecked: openmpi5 of openSUSE beside its -devel, and dpkg-dev outside Debian.
 const NAMES: &[Names] = &[
+    names("apt", "apt", "apt", ""),
     names("busybox-static", "busybox", "busybox", "busybox-static"),
     names("debian-archive-keyring", "debian-keyring", "debian-archive-keyring", ""),
     names("dpkg-dev", "dpkg-dev", "dpkg", "dpkg-devel"),
@@ -67,12 +71,12 @@ const NAMES: &[Names] = &[
     names("libhwloc-dev", "hwloc-devel", "hwloc", "hwloc-devel"),
     names("libibverbs-dev", "rdma-core-devel", "rdma-core", "rdma-core-devel"),
     names("libibverbs1", "libibverbs", "rdma-core", "libibverbs1"),
-    names("libopenmpi-dev", "openmpi-devel", "openmpi", "openmpi4-devel"),
+    names("libopenmpi-dev", "openmpi-devel", "openmpi", "openmpi5-devel"),
     names("libssl-dev", "openssl-devel", "openssl", "libopenssl-devel"),
     names("libucx-dev", "ucx-devel", "openucx", "libucp-devel"),
-    names("mandoc", "mandoc", "mandoc", "mandoc"),
-    names("openmpi-bin", "openmpi", "openmpi", "openmpi4"),
-    names("pkg-config", "pkgconf-pkg-config", "pkgconf", "pkg-config"),
+    names("mandoc", "mandoc", "mandoc", "mandoc-bin"),
+    names("openmpi-bin", "openmpi", "openmpi", "openmpi5"),
+    names("pkg-config", "pkgconf-pkg-config", "pkgconf", "pkgconf-pkg-config"),
     names("qemu-system-x86", "qemu-system-x86-core", "qemu-system-x86", "qemu-x86"),
     names("xz-utils", "xz", "xz", "xz"),
 ];

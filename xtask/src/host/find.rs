@@ -6,9 +6,6 @@ use std::process::{Command, Stdio};
 
 use super::distribution::library_directories;
 
-/// The busybox of the initramfs, where there is no C library.
-pub const BUSYBOX: &str = "/bin/busybox";
-
 /// Where a program is. The directories of root's programs count too: other
 /// users' PATH often lacks them.
 pub fn program(name: &str) -> Option<PathBuf> {
@@ -43,11 +40,13 @@ pub fn address_sanitizer() -> Option<PathBuf> {
     Some(path).filter(|path| path.is_absolute())
 }
 
-/// A busybox that needs no library.
+/// A busybox for the initramfs, where there is no C library.
 pub fn static_busybox() -> Option<PathBuf> {
-    let busybox = file(BUSYBOX)?;
-    // ldd fails for a program that has no dynamic section.
-    let status =
-        Command::new("ldd").arg(&busybox).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| !status.success()).then_some(busybox)
+    let names = ["busybox", "busybox-static", "busybox.static"];
+    names.into_iter().filter_map(program).find(|busybox| {
+        // ldd fails for a program that has no dynamic section.
+        let mut ldd = Command::new("ldd");
+        let status = ldd.arg(busybox).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        status.is_ok_and(|status| !status.success())
+    })
 }

@@ -103,6 +103,25 @@ pub const WORKSPACE: &[Need] = &[
     need(File("/usr/include/infiniband/verbs.h"), "describes libibverbs", "libibverbs-dev"),
 ];
 
+/// To build rdma-sys and ibverbs-sys, which generate their bindings.
+pub const BINDINGS: &[Need] = &[
+    need(
+        Probe("libclang, version 11 to 15", crate::bindings::libclang),
+        "lets rdma-sys read C headers",
+        "libclang-14-dev",
+    ),
+    need(Program("cmake"), "configures the rdma-core that ibverbs-sys contains", "cmake"),
+    need(Program("python3"), "is used by rdma-core's build", "python3"),
+    need(Program("pkg-config"), "finds libibverbs", "pkg-config"),
+    need(File("/usr/include/rdma/rdma_cma.h"), "is bound by rdma-sys", "librdmacm-dev"),
+    need(File("/usr/include/libnl3/netlink/netlink.h"), "is used by rdma-core", "libnl-3-dev"),
+    need(
+        File("/usr/include/libnl3/netlink/route/link.h"),
+        "is used by rdma-core",
+        "libnl-route-3-dev",
+    ),
+];
+
 /// To build what compares the cache with its peers.
 pub const PEERS: &[Need] = &[
     need(Program("pkg-config"), "tells the peers' versions", "pkg-config"),
