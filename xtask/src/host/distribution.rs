@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::OnceLock;
 
 use super::find;
+use super::root::Root;
 
 /// What `/etc/os-release` says (os-release(5)).
 pub struct Distribution {
@@ -135,8 +136,7 @@ impl Family {
         let mut packages: Vec<_> = packages.iter().filter_map(|name| self.package(name)).collect();
         packages.sort_unstable();
         packages.dedup();
-        let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
-        Some(format!("{sudo}{command} {}", packages.join(" ")))
+        Some(Root::here().line(&format!("{command} {}", packages.join(" "))))
     }
 
     /// What Debian's `package` is called here; nothing if there is none.
@@ -208,9 +208,9 @@ mod tests {
     fn packages_have_the_names_of_the_system() {
         let wanted = ["qemu-system-x86", "libibverbs-dev", "make"];
         let line = Family::Fedora.install(&wanted).expect("dnf is known");
-        assert!(line.ends_with("dnf install make qemu-system-x86-core rdma-core-devel"), "{line}");
+        assert!(line.contains("dnf install make qemu-system-x86-core rdma-core-devel"), "{line}");
         let line = Family::Arch.install(&["libibverbs-dev", "libibverbs1"]).expect("known");
-        assert!(line.ends_with("pacman -S --needed rdma-core"), "{line}");
+        assert!(line.contains("pacman -S --needed rdma-core"), "{line}");
         assert_eq!(Family::Suse.package("debian-archive-keyring"), None);
         assert_eq!(Family::Debian.package("xz-utils"), Some("xz-utils"));
         assert_eq!(Family::Unknown.install(&wanted), None);

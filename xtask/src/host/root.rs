@@ -45,14 +45,25 @@ impl Root {
         }
     }
 
+    /// What this user types to have root run `command`.
+    pub fn line(self, command: &str) -> String {
+        match self {
+            Self::Already => command.to_owned(),
+            Self::NoSudo => format!("su -c '{command}'"),
+            _ => format!("sudo {command}"),
+        }
+    }
+
     /// For a list of what this machine has.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Already => "you are root",
             Self::Sudo => "by sudo, which asks for nothing",
             Self::SudoWithPassword => "by sudo, which asks for your password",
-            Self::NoSudo => "no: you are not root, and there is no sudo",
-            Self::NobodyToAsk => "no: sudo asks for a password, and there is no terminal to ask on",
+            Self::NoSudo => "not available: you are not root, and there is no sudo",
+            Self::NobodyToAsk => {
+                "not available: sudo asks for a password, and there is no terminal to ask on"
+            }
         }
     }
 }
@@ -72,7 +83,7 @@ pub fn as_root(program: &str) -> Result<Command> {
         }
         Root::SudoWithPassword => (),
         Root::NoSudo | Root::NobodyToAsk => {
-            bail!("`{program}` must be run by root; can this user become root? {}", root.describe())
+            bail!("root, who must run `{program}`, is {}", root.describe())
         }
     }
     sudo.args(["env", "DEBIAN_FRONTEND=noninteractive", program]);
