@@ -102,11 +102,16 @@ fn an_absent_device_says_what_to_load() {
 
 /// Runs the test `name` of this program once more, as nobody.
 fn as_nobody(name: &str, prepare: fn() -> nix::Result<()>) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name, "--test-threads=1"]);
+    // The directory of this program may be closed to others, as homes are.
+    let copy = std::env::temp_dir().join(format!("bad-input-{}-{name}", std::process::id()));
+    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let mut command = Command::new(&copy);
+    command.current_dir("/").args(["--exact", name, "--test-threads=1"]);
     // SAFETY: setrlimit(2) and the like need no memory and no lock.
     unsafe { command.pre_exec(move || prepare().map_err(std::io::Error::from)) };
-    let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
+    let output = command.uid(NOBODY).gid(NOBODY).output();
+    fs::remove_file(&copy).unwrap();
+    let output = output.unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
