@@ -10,19 +10,22 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::command::Run;
+use crate::host::find;
 
 /// How a compressed stream begins, and the program that undoes it.
 const FORMATS: &[(&[u8], &str)] = &[(XZ, "xz"), (b"\x28\xb5\x2f\xfd", "zstd")];
 const XZ: &[u8] = b"\xfd7zXZ\0";
 
 /// Writes the kernel in `image` to `kernel`. Does nothing if it is compressed
-/// in a way not known here, since QEMU boots the image too, only later.
+/// in a way not known here, or by a program that this machine lacks, since
+/// QEMU boots the image too, only later.
 pub fn extract(image: &Path, kernel: &Path) -> Result<()> {
     let bytes = fs::read(image).with_context(|| format!("cannot read {}", image.display()))?;
     let Some(payload) = payload(&bytes) else {
         return Ok(());
     };
-    let Some((_, program)) = FORMATS.iter().find(|(start, _)| payload.starts_with(start)) else {
+    let format = FORMATS.iter().find(|(start, _)| payload.starts_with(start));
+    let Some(program) = format.and_then(|(_, name)| find::program(name)) else {
         return Ok(());
     };
     let compressed = kernel.with_extension("compressed");

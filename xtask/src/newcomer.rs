@@ -265,6 +265,9 @@ impl Root {
 
     /// Gives it this machine's network: the resolver, and what this machine trusts beyond Debian.
     fn connect(&self) -> Result<()> {
+        // sudo(8) looks for the machine's own name.
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        self.write("etc/hosts", &format!("127.0.0.1 localhost {name}"))?;
         let resolver = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         self.write("etc/resolv.conf", &resolver)?;
         let trusted = Path::new("/usr/local/share/ca-certificates");

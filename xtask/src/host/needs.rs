@@ -17,7 +17,6 @@ pub const GUEST: &[Need] = &[
     need(Program("qemu-system-x86_64"), "boots the guest", "qemu-system-x86"),
     need(Probe("a static busybox", find::static_busybox), "starts the guest", "busybox-static"),
     need(Program("xz"), "unpacks the guest's kernel", "xz-utils"),
-    need(Program("zstd"), "unpacks newer kernels", "zstd"),
     need(Program("depmod"), "finds the kernel modules that a guest needs", "kmod"),
     need(Program("ip"), "gives the guest a network device", "iproute2"),
     need(Program("rdma"), "creates the guest's soft-RoCE device", "iproute2"),
@@ -39,12 +38,14 @@ pub const MODULE_13: &[Need] = &[
     need(Library("libelf.so.1"), "is used by the kernel's objtool", "libelf1t64"),
     need(Library("libssl.so.3"), "is used by the kernel's build tools", "libssl3t64"),
     need(Program("pahole"), "is wanted by newer kernels' headers", "pahole"),
+    need(Program("zstd"), "unpacks newer kernels", "zstd"),
 ];
 
 /// To build kernel modules in a tree of another Debian.
 pub const TREE: &[Need] = &[
     need(Program("debootstrap"), "makes a Debian to build the kernel module in", "debootstrap"),
     need(Program("unshare"), "keeps that Debian's mounts to itself", "util-linux"),
+    need(Program("zstd"), "unpacks newer kernels", "zstd"),
 ];
 
 /// To check the kernel module's sources.
