@@ -33,6 +33,18 @@ struct link {
 unsigned long link_registered, link_deregistered;
 void (*link_after_registering)(void *addr, size_t len);
 
+/* libibverbs 56 calls one of the two below by the other: that is one registration. */
+static __thread int registering;
+
+static void registered(void *addr, size_t len)
+{
+	if (registering)
+		return;
+	__atomic_fetch_add(&link_registered, 1, __ATOMIC_RELAXED);
+	if (link_after_registering)
+		link_after_registering(addr, len);
+}
+
 /* libfabric finds these before libibverbs's. */
 #undef ibv_reg_mr
 struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t len, int access)
@@ -42,10 +54,10 @@ struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t len, int access)
 
 	if (!real)
 		*(void **)&real = dlsym(RTLD_NEXT, "ibv_reg_mr");
+	registering++;
 	mr = real(pd, addr, len, access);
-	__atomic_fetch_add(&link_registered, 1, __ATOMIC_RELAXED);
-	if (link_after_registering)
-		link_after_registering(addr, len);
+	registering--;
+	registered(addr, len);
 	return mr;
 }
 
@@ -57,10 +69,10 @@ struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len, uint6
 
 	if (!real)
 		*(void **)&real = dlsym(RTLD_NEXT, "ibv_reg_mr_iova2");
+	registering++;
 	mr = real(pd, addr, len, iova, access);
-	__atomic_fetch_add(&link_registered, 1, __ATOMIC_RELAXED);
-	if (link_after_registering)
-		link_after_registering(addr, len);
+	registering--;
+	registered(addr, len);
 	return mr;
 }
 
