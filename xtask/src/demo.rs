@@ -34,10 +34,10 @@ pub struct Args {
 }
 
 /// The guest's memory, in MiB: machines of 2 GiB can run it.
-const MEMORY: u32 = 1024;
+pub const MEMORY: u32 = 1024;
 
 /// What everything that is built and downloaded takes, in MiB.
-const DISK: u64 = 2000;
+pub const DISK: u64 = 2000;
 
 #[derive(clap::Subcommand)]
 enum Part {

@@ -10,7 +10,7 @@ use crate::host::root::Root;
 use crate::host::{self, Need, resources};
 use crate::series::Series;
 use crate::workspace::Workspace;
-use crate::{demo, native, test};
+use crate::{demo, guest, native, test};
 
 /// Runs the task; the exit status is 0 if nothing is missing.
 pub fn main() -> Result<u8> {
@@ -22,11 +22,20 @@ pub fn main() -> Result<u8> {
         "memory",
         &resources::available_memory().map_or_else(
             || "the kernel does not say how much is available".to_owned(),
-            |free| format!("{free} MiB available"),
+            |free| {
+                let (demo, tests) = (demo::MEMORY, guest::MEMORY);
+                format!(
+                    "{free} MiB available; the demonstration's guest has {demo}, the tests' {tests}"
+                )
+            },
         ),
     );
     let free = resources::free_disk(&workspace.target)?;
-    row("disk", &format!("{free} MiB free for {}", workspace.target.display()));
+    let (target, few, many) = (workspace.target.display(), demo::DISK, test::DISK);
+    row(
+        "disk",
+        &format!("{free} MiB free for {target}; the demonstration takes {few}, the tests {many}"),
+    );
     row("root", Root::here().describe());
     row(
         "KVM",

@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 /// What everything that is built and downloaded takes, in MiB.
-const DISK: u64 = 10_000;
+pub const DISK: u64 = 10_000;
 
 /// The guest's longest time.
 const GUEST_SECONDS: u64 = 1800;
