@@ -2,6 +2,7 @@
 //! where it was found, or which command brings it. Installs nothing.
 
 use std::env::consts::ARCH;
+use std::io::Write;
 
 use anyhow::Result;
 
@@ -14,11 +15,20 @@ use crate::{demo, guest, native, test};
 
 /// Runs the task; the exit status is 0 if nothing is missing.
 pub fn main() -> Result<u8> {
+    let mut report = Report::default();
+    let missing = look_over(&mut report)?;
+    // A reader that had enough, head(1) for instance, is no error.
+    let _ = std::io::stdout().write_all(report.0.as_bytes());
+    Ok(u8::from(missing > 0))
+}
+
+/// Returns how much is missing.
+fn look_over(report: &mut Report) -> Result<usize> {
     let workspace = Workspace::find()?;
     let system = Distribution::here();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("{}, {ARCH}, {cores} processors", system.name);
-    row(
+    report.line(&format!("{}, {ARCH}, {cores} processors", system.name));
+    report.row(
         "memory",
         &resources::available_memory().map_or_else(
             || "the kernel does not say how much is available".to_owned(),
@@ -32,19 +42,19 @@ pub fn main() -> Result<u8> {
     );
     let free = resources::free_disk(&workspace.target)?;
     let (target, few, many) = (workspace.target.display(), demo::DISK, test::DISK);
-    row(
+    report.row(
         "disk",
         &format!("{free} MiB free for {target}; the demonstration takes {few}, the tests {many}"),
     );
-    row("root", Root::here().describe());
-    row(
+    report.row("root", Root::here().describe());
+    report.row(
         "KVM",
         &match resources::kvm() {
             Ok(()) => "guests run by KVM".to_owned(),
             Err(reason) => format!("{reason}: guests are emulated, which works and is slower"),
         },
     );
-    row(
+    report.row(
         "device",
         if native::is_ready() {
             "/dev/ummunotify and an RDMA device: everything runs here, without a guest"
@@ -55,41 +65,53 @@ pub fn main() -> Result<u8> {
 
     let demo = demo::needs();
     let for_demo = host::each(&demo);
-    let mut missing = part("cargo xtask demo", &for_demo);
+    let mut missing = report.part("cargo xtask demo", &for_demo);
     let all = test::needs(&Series::all());
     let mut more = host::each(&all);
     more.retain(|need| !for_demo.iter().any(|listed| listed.name() == need.name()));
-    missing += part("cargo xtask test, beyond that", &more);
+    missing += report.part("cargo xtask test, beyond that", &more);
     if missing == 0 {
-        println!("\nNothing is missing.");
+        report.line("\nNothing is missing.");
         return Ok(0);
     }
-    println!("\n{missing} missing. For the demonstration: {}", advice(&demo));
-    println!("For the tests: {}", advice(&all));
+    report.line(&format!("\n{missing} missing. For the demonstration: {}", advice(&demo)));
+    report.line(&format!("For the tests: {}", advice(&all)));
     if has_apt() {
-        println!("Both commands do that by themselves.");
+        report.line("Both commands do that by themselves.");
     }
-    Ok(1)
+    Ok(missing)
 }
 
-fn row(name: &str, text: &str) {
-    println!("  {name:<8} {text}");
-}
+/// What is printed.
+#[derive(Default)]
+struct Report(String);
 
-/// Lists what is needed; returns how much of it is missing.
-fn part(title: &str, needs: &[&Need]) -> usize {
-    println!("\n{title}");
-    let mut missing = 0;
-    for need in needs {
-        match need.found() {
-            Some(path) => println!("  found    {:<34} {}", need.name(), path.display()),
-            None => {
-                missing += 1;
-                println!("  MISSING  {:<34} {}", need.name(), need.remedy());
+impl Report {
+    fn line(&mut self, text: &str) {
+        self.0 += text;
+        self.0 += "\n";
+    }
+
+    fn row(&mut self, name: &str, text: &str) {
+        self.line(&format!("  {name:<8} {text}"));
+    }
+
+    /// Lists what is needed; returns how much of it is missing.
+    fn part(&mut self, title: &str, needs: &[&Need]) -> usize {
+        self.line(&format!("\n{title}"));
+        let mut missing = 0;
+        for need in needs {
+            let name = need.name();
+            match need.found() {
+                Some(path) => self.line(&format!("  found    {name:<34} {}", path.display())),
+                None => {
+                    missing += 1;
+                    self.line(&format!("  MISSING  {name:<34} {}", need.remedy()));
+                }
             }
         }
+        missing
     }
-    missing
 }
 
 fn advice(needs: &[&[Need]]) -> String {
