@@ -16,6 +16,7 @@
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
+use std::process::abort;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,6 +51,10 @@ pub(crate) enum Phase {
     /// Not of the table: lent out once.
     Uncached = 6,
 }
+
+/// Holders by count of one slot. As many again would have to be adding themselves at once, each by a
+/// thread of its own, for the count to wrap.
+const MAX_REFERENCES: u32 = u32::MAX / 2;
 
 /// Version and phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,10 +190,14 @@ impl<T> Slot<T> {
         visited
     }
 
-    /// SeqCst pairs with `set` and `references`: see there.
+    /// SeqCst pairs with `set` and `references`: see there. A program that leaks guards may come to
+    /// the end of the numbers: it is aborted, as by `Arc`, since a count that wraps would free what
+    /// is held.
     #[inline]
     pub(crate) fn add_reference(&self) {
-        self.references.fetch_add(1, Ordering::SeqCst);
+        if self.references.fetch_add(1, Ordering::SeqCst) >= MAX_REFERENCES {
+            abort();
+        }
         count_fence();
     }
 
@@ -318,5 +327,34 @@ impl State {
     /// Free again, under a new version; `None` when all versions have been used.
     pub(crate) fn next(self, phase: Phase) -> Option<State> {
         Some(State::new(self.version().checked_add(1)?, phase))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
+    use super::*;
+
+    #[test]
+    fn a_count_that_would_wrap_aborts() {
+        let slot = Slot::<u32>::new();
+        slot.references.store(MAX_REFERENCES - 1, Ordering::SeqCst);
+        slot.add_reference();
+        assert_eq!(slot.references(), MAX_REFERENCES);
+        // SAFETY: the child makes one atomic access and ends: it takes no lock and no memory.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                slot.add_reference();
+                // SAFETY: it ends the child, and runs nothing of this process's.
+                unsafe { libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => {
+                let ended = waitpid(child, None).unwrap();
+                assert!(matches!(ended, WaitStatus::Signaled(_, Signal::SIGABRT, _)), "{ended:?}");
+            }
+        }
     }
 }
