@@ -63,6 +63,16 @@ impl AddressRange {
     }
 }
 
+impl AddressRange {
+    /// The pages that the range touches. In the last page of the address space, whose end is no
+    /// address, it ends with the last byte that a range can have.
+    pub(crate) fn touched_pages(self) -> AddressRange {
+        let mask = page_size() - 1;
+        let end = self.end.checked_add(mask).map_or(usize::MAX, |end| end & !mask);
+        AddressRange { start: self.start & !mask, end }
+    }
+}
+
 impl fmt::Debug for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -362,11 +362,11 @@ impl<T> Table<T> {
 
     /// The mapping of `range` changed. Returns the registrations that this makes suspect.
     pub(crate) fn suspect_range(&mut self, range: AddressRange) -> Vec<SlotId> {
-        for pending in &mut self.pending {
-            pending.dirty |= pending.request.pages.overlaps(range);
-        }
         // Events are for pages, registrations may begin and end inside one.
-        let pages = range.round_to_pages().unwrap_or(range);
+        let pages = range.touched_pages();
+        for pending in &mut self.pending {
+            pending.dirty |= pending.request.pages.overlaps(pages);
+        }
         let mut hit = self.index.overlapping(pages);
         hit.retain(|id| self.is(*id, Phase::Valid));
         hit.iter().for_each(|id| self.set(*id, Phase::Suspect));

@@ -127,3 +127,19 @@ fn bytes_within_one_page_are_invalidated_with_the_page() {
     let new = unsafe { cache.get_or_register_remote(page(0) + 100, 8, REMOTE) }.unwrap().lkey();
     assert_ne!(old, new);
 }
+
+/// Events are for pages: also one that ends in the last page, whose end is no address.
+#[test]
+fn a_change_up_to_the_end_of_the_address_space_begins_with_its_page() {
+    for len in [1, page_size(), usize::MAX - page(0) - 100] {
+        let cache = cache();
+        let lkey = || {
+            // SAFETY: the registrar is a fake, which lets no peer reach any memory.
+            unsafe { cache.get_or_register_remote(page(0), 8, REMOTE) }.unwrap().lkey()
+        };
+        let old = lkey();
+        assert_eq!(lkey(), old);
+        cache.monitor().invalidate(AddressRange::new(page(0) + 100, len).unwrap());
+        assert_ne!(lkey(), old, "a change of {len} bytes from the same page on");
+    }
+}
