@@ -8,14 +8,27 @@
 //! | `REGCACHE_VERIFY` | `0`, `1` | [`Builder::verify`](crate::Builder::verify) |
 //! | `REGCACHE_PLUGIN_LOG` | `0` keeps the middleware's plug-ins silent while they work | their README |
 //!
-//! What the program sets itself comes first. A value that is not understood, and a variable
-//! `REGCACHE_…` that is not in the table, are errors when the cache is built: a setting that is
-//! silently ignored would be worse than none.
+//! What the program sets itself comes first. A value that is not understood is an error when the
+//! cache is built, and so is a name that is at most two letters from one in the table: a setting
+//! that is silently ignored would be worse than none. Other variables `REGCACHE_…` belong to others
+//! (CMake and module files set `REGCACHE_ROOT`, Kubernetes `REGCACHE_PORT`) and are ignored.
 
 use std::env;
 
 use crate::barrier::Barrier;
 use crate::error::Error;
+
+/// The table's.
+const NAMES: [&str; 5] = [
+    "REGCACHE_MAX_REGIONS",
+    "REGCACHE_MAX_BYTES",
+    "REGCACHE_BARRIER",
+    "REGCACHE_VERIFY",
+    "REGCACHE_PLUGIN_LOG",
+];
+
+/// A name so many letters away from a known one is taken for a slip.
+const SLIP: usize = 2;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Environment {
@@ -65,9 +78,12 @@ fn parse(variables: impl Iterator<Item = (String, String)>) -> Result<Environmen
             // The plug-ins', which are in the same process.
             "REGCACHE_PLUGIN_LOG" => {}
             _ => {
-                return Err(bad(
-                    "no such variable: see the documentation of regcache::environment",
-                ));
+                let capitals = name.to_ascii_uppercase();
+                let near = |known: &&str| strsim::osa_distance(&capitals, known) <= SLIP;
+                if let Some(known) = NAMES.into_iter().find(near) {
+                    let error = Error::UnknownSetting { name: name.clone(), known };
+                    return Err(error);
+                }
             }
         }
     }
@@ -116,10 +132,39 @@ mod tests {
             ("REGCACHE_MAX_BYTES", "99999999T"),
             ("REGCACHE_BARRIER", "Atomic"),
             ("REGCACHE_VERIFY", "yes"),
-            ("REGCACHE_MAX_REGION", "1"),
         ] {
             let error = one(name, value).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_slip_is_an_error_that_names_what_was_meant() {
+        for (slip, known) in [
+            ("REGCACHE_MAX_REGION", "REGCACHE_MAX_REGIONS"),
+            ("REGCACHE_MAXBYTES", "REGCACHE_MAX_BYTES"),
+            ("REGCACHE_BARIER", "REGCACHE_BARRIER"),
+            ("REGCACHE_VERFIY", "REGCACHE_VERIFY"),
+            ("REGCACHE_verify", "REGCACHE_VERIFY"),
+            ("REGCACHE_PLUGINLOG", "REGCACHE_PLUGIN_LOG"),
+        ] {
+            let error = one(slip, "1").unwrap_err().to_string();
+            assert!(error.contains(slip) && error.contains(known), "{error}");
+        }
+    }
+
+    #[test]
+    fn variables_of_others_are_ignored() {
+        for name in [
+            "REGCACHE_ROOT",
+            "REGCACHE_DIR",
+            "REGCACHE_PORT",
+            "REGCACHE_SERVICE_HOST",
+            "REGCACHE_PORT_8080_TCP_ADDR",
+            "REGCACHE_VERSION",
+            "REGCACHE_",
+        ] {
+            assert_eq!(one(name, "tcp://10.0.0.1:80").unwrap(), Environment::default(), "{name}");
         }
     }
 }

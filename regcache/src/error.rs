@@ -129,6 +129,14 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+    /// A variable in the environment that looks like a misspelt setting.
+    #[error("{name} is no setting of regcache: is {known} meant? unset one that is not")]
+    UnknownSetting {
+        /// The variable.
+        name: String,
+        /// The setting whose name is nearest.
+        known: &'static str,
+    },
     /// The memory for the cache's own tables could not be had.
     #[error("no memory for a cache of {regions} registrations: {errno}")]
     NoMemory {
