@@ -19,7 +19,8 @@ use crate::request::refuse_remote;
 /// and may be dropped anywhere.
 pub struct Local<'c, R: Registrar, M: Monitor> {
     cache: &'c Cache<R, M>,
-    /// `None` where there was no memory for one: all lookups take the long way.
+    /// `None` where there was no memory for one, or in a forked child: all lookups take the long
+    /// way.
     block: Option<Arc<BlockPages>>,
     /// Only one thread at a time has the block.
     not_sync: PhantomData<Cell<()>>,
@@ -27,7 +28,10 @@ pub struct Local<'c, R: Registrar, M: Monitor> {
 
 impl<'c, R: Registrar, M: Monitor> Local<'c, R, M> {
     pub(crate) fn new(cache: &'c Cache<R, M>) -> Self {
-        Local { cache, block: cache.shared().blocks.claim(), not_sync: PhantomData }
+        let shared = cache.shared();
+        // In a forked child nobody may ever release the lock of the blocks; its lookups are refused.
+        let block = (!shared.owner.is_foreign()).then(|| shared.blocks.claim()).flatten();
+        Local { cache, block, not_sync: PhantomData }
     }
 
     #[inline]

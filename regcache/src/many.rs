@@ -20,6 +20,8 @@ pub(crate) fn get_or_register_many<'c, R: Registrar, M: Monitor>(
     access: Access,
 ) -> Result<Vec<Guard<'c, R, M>>, Error> {
     let shared = &**cache.shared();
+    // Before any lock: in a forked child nobody may ever release it.
+    shared.refuse_foreign()?;
     let block = tls::own(shared.id, &shared.blocks);
     let mut guards: Vec<_> =
         ranges.iter().map(|(addr, len)| shared.hit(block?, *addr, *len, access)).collect();
@@ -42,7 +44,10 @@ pub(crate) fn get_or_register_many<'c, R: Registrar, M: Monitor>(
         Ok::<_, Error>(made)
     };
     let made = thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(register)).collect();
+        // Where no thread can be had (RLIMIT_NPROC, pids.max), the others do its part.
+        let helpers: Vec<_> = (1..threads)
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, register).ok())
+            .collect();
         let own = register();
         let others = helpers
             .into_iter()

@@ -4,6 +4,9 @@ mod common;
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,6 +16,9 @@ use common::{Recorder, cache, page, pages};
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
 use regcache::monitor::{Cookie, Invalid, Manual, Monitor, MonitorError};
 use regcache::{Access, AddressRange, Cache, Error, Reaper, page_size};
 
@@ -220,6 +226,66 @@ fn the_reaper_gives_memory_back_with_no_lookup() {
     drop(cache.get_or_register(page(0), 8, RW).unwrap());
     drop(cache);
     assert_eq!(recorder.live(), 0, "the reaper has let go of the cache");
+}
+
+#[test]
+fn a_child_that_drops_its_copy_leaves_the_reaper_alone() {
+    let cache = Arc::new(full());
+    let reaper = Reaper::start(&cache).unwrap();
+    // SAFETY: the child only drops the reaper, and leaves by _exit.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            // SAFETY: it only makes a child that hangs end, by a signal.
+            unsafe { libc::alarm(20) };
+            let ended = catch_unwind(AssertUnwindSafe(|| drop(reaper)));
+            // SAFETY: _exit(2) runs no code of this process any more.
+            unsafe { libc::_exit(if ended.is_ok() { 0 } else { 1 }) }
+        }
+        ForkResult::Parent { child } => {
+            assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+        }
+    }
+    drop(cache.get_or_register(page(0), 8, RW).unwrap());
+    cache.monitor().hit(pages(0, 1), true);
+    let start = Instant::now();
+    while cache.registrar().live() > 0 {
+        assert!(start.elapsed() < Duration::from_secs(30), "the parent's reaper has ended");
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(reaper);
+}
+
+/// Where no thread can be had, the caller registers by itself. Run alone, by the test below.
+#[test]
+#[ignore = "takes this process's threads away"]
+fn many_lookups_with_no_thread() {
+    setrlimit(Resource::RLIMIT_NPROC, 0, 0).unwrap();
+    let spawned = thread::Builder::new().spawn(|| ());
+    assert_eq!(spawned.unwrap_err().raw_os_error(), Some(Errno::EAGAIN as i32));
+    let cache = cache();
+    let ranges: Vec<_> = (0..8).map(|n| (page(2048 * n), 4 << 20)).collect();
+    assert_eq!(cache.get_or_register_many(&ranges, RW).unwrap().len(), ranges.len());
+    let cache = Arc::new(full());
+    let error = Reaper::start(&cache).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::EAGAIN as i32), "{error}");
+}
+
+#[test]
+fn threads_that_cannot_be_had_are_done_without() {
+    // Nobody, since the limit does not count for root, and a copy, since the directory of this
+    // program may be closed to others.
+    let copy = std::env::temp_dir().join(format!("regcache-features-{}", std::process::id()));
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let mut command = Command::new(&copy);
+    command.args(["--exact", "many_lookups_with_no_thread", "--ignored", "--test-threads=1"]);
+    if nix::unistd::geteuid().is_root() {
+        command.current_dir("/").uid(65534).gid(65534);
+    }
+    let output = command.output();
+    std::fs::remove_file(&copy).unwrap();
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 #[test]

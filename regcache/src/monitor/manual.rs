@@ -6,15 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::{Cookie, Invalid, Monitor, MonitorError};
+use crate::fork::Owner;
 use crate::range::AddressRange;
 
 /// A monitor that knows only what it is told: for allocators and GPU runtimes that announce their
 /// frees, and for tests.
 ///
 /// The promise of the cache holds exactly for the changes that the caller announces, before they
-/// happen, by [`invalidate`](Manual::invalidate).
-#[derive(Debug, Default)]
+/// happen, by [`invalidate`](Manual::invalidate). It belongs to the process that made it: in a
+/// forked child, whose copy may be in the midst of anything, `invalidate` does not wait, and a cache
+/// that the child makes over it keeps nothing once it has been told of a change.
+#[derive(Debug)]
 pub struct Manual {
+    /// `None` where forks cannot be told: then no cache can be made either.
+    owner: Option<Owner>,
     generation: AtomicU64,
     announced: Mutex<Vec<AddressRange>>,
 }
@@ -22,16 +27,36 @@ pub struct Manual {
 impl Manual {
     /// A monitor that has been told nothing.
     pub fn new() -> Manual {
-        Manual::default()
+        Manual {
+            owner: Owner::current().ok(),
+            generation: AtomicU64::new(0),
+            announced: Mutex::default(),
+        }
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.owner.is_some_and(Owner::is_foreign)
     }
 
     /// Announces that the mappings of `range` are about to change.
     pub fn invalidate(&self, range: AddressRange) {
+        if self.is_foreign() {
+            // The lock may be another thread's, which is not in this process. The cache drains, and
+            // is told that nothing is known any more. Release as below.
+            self.generation.fetch_add(1, Ordering::Release);
+            return;
+        }
         let mut announced = self.announced.lock();
         announced.push(range);
         // Release pairs with the Acquire in `generation`: who sees the new value and drains finds
         // the range, which the lock also guards.
         self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Default for Manual {
+    fn default() -> Manual {
+        Manual::new()
     }
 }
 
@@ -51,6 +76,9 @@ impl Monitor for Manual {
     }
 
     fn drain(&self, invalid: &mut dyn FnMut(Invalid)) -> Result<u64, MonitorError> {
+        if self.is_foreign() {
+            return Err(MonitorError::Other("this monitor belongs to the parent process".into()));
+        }
         let (announced, generation) = {
             let mut announced = self.announced.lock();
             (mem::take(&mut *announced), self.generation.load(Ordering::Relaxed))
