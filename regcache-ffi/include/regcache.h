@@ -131,12 +131,13 @@ struct regcache_callbacks {
 	size_t type_size;
 	/* Pins region->len bytes at region->addr for region->access, for long,
 	 * as ibv_reg_mr(3) does, and sets lkey, rkey, mr and the payload (which
-	 * is zero) as it likes.  Returns 0 or a negative errno; -ENOMEM makes
-	 * the cache evict and try again.  The region stays where it is until
-	 * it is deregistered. */
+	 * is zero) as it likes.  Returns 0 or a negative errno; -ENOMEM,
+	 * -EAGAIN, -ENOSPC, -EBUSY, -EMFILE and -ENFILE make the cache evict
+	 * and try again.  The region stays where it is until it is
+	 * deregistered. */
 	int (*mem_reg)(void *context, struct regcache_region *region);
 	/* Unpins.  After 0 the region is gone; after a negative errno it is
-	 * called again, later. */
+	 * called again, by lookups that need room too, and counts until then. */
 	int (*mem_dereg)(void *context, struct regcache_region *region);
 	void *context;		/* passed to both */
 	uint64_t reserved[4];

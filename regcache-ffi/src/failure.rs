@@ -53,6 +53,7 @@ impl From<Error> for Failure {
             Error::NotAccessible { errno, .. } | Error::Register { errno, .. } => number(*errno),
             Error::NoMemory { errno, .. } | Error::ForkDetection { errno } => number(*errno),
             Error::CannotPin { .. } => libc::ENOMEM,
+            Error::NotDeregistered { .. } => libc::EBUSY,
             Error::Watch { source, .. } => monitor_errno(source),
             Error::Abandoned { .. } => libc::EAGAIN,
             Error::Forked => libc::EPERM,

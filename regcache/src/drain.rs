@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
+use nix::errno::Errno;
+
 use crate::monitor::{Cookie, Invalid, Monitor};
 use crate::range::AddressRange;
 use crate::registrar::Registrar;
 use crate::shared::{BodyOf, DeadOf, Shared, SlotOf};
 use crate::slot::SlotId;
+use crate::unwinding::FirstPanic;
 
 /// How often the monitor is asked about registrations that are hit again and again.
 const VERIFY_ROUNDS: usize = 3;
@@ -130,11 +133,11 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     /// Registrations that touch `range` and are not gone, or are being made.
     pub(crate) fn alive(&self, range: AddressRange) -> usize {
         let alive = |body: &BodyOf<R>| body.range.overlaps(range);
+        // In this order, and both at once: a registration is outside before it leaves the table.
         let table = self.table.lock();
+        let outside = self.outside.lock();
         let listed = table.list().filter(|(_, _, body)| alive(body)).count();
-        listed
-            + table.pending_in(range)
-            + self.undead.lock().iter().filter(|body| alive(body)).count()
+        listed + table.pending_in(range) + table.dying_in(range) + outside.touching(range)
     }
 
     /// The end of the cache: nobody else has it any more.
@@ -148,8 +151,28 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     pub(crate) fn retry(&self) {
         let postponed = self.table.lock().take_postponed();
         self.reclaim(postponed);
-        let undead = std::mem::take(&mut *self.undead.lock());
-        self.let_go(undead);
+        self.retry_refused(usize::MAX);
+    }
+
+    /// Tries to deregister what the registrar refused before, `most` of it, and says whether any is
+    /// gone.
+    pub(crate) fn retry_refused(&self, most: usize) -> bool {
+        let count = self.outside.lock().refused().regions as usize;
+        let mut any = false;
+        let mut panic = FirstPanic::default();
+        for _ in 0..count.min(most) {
+            let Some(body) = self.outside.lock().next() else { break };
+            let range = body.range;
+            match self.deregister(body, &mut panic) {
+                Ok(()) => {
+                    any = true;
+                    self.outside.lock().gone(range);
+                }
+                Err((body, errno)) => self.outside.lock().refuse_again(body, errno),
+            }
+        }
+        panic.resume();
+        any
     }
 
     /// Somebody let go of the slot and found it stale.
@@ -166,15 +189,17 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     /// Unwatches and deregisters what no one can reach, and frees the slots.
     pub(crate) fn bury(&self, dead: Vec<DeadOf<R>>) {
         let mut slots = Vec::with_capacity(dead.len());
+        // One callback that panics does not keep the others from being called.
+        let mut panic = FirstPanic::default();
         for dead in dead {
-            self.unwatch(dead.cookie);
-            self.let_go([dead.body]);
+            panic.catch(|| self.unwatch(dead.cookie));
+            self.end(dead.body, &mut panic);
             slots.push(dead.slot);
         }
         if !slots.is_empty() {
-            let mut table = self.table.lock();
-            slots.into_iter().for_each(|slot| table.free(slot));
+            self.table.lock().bury_done(slots);
         }
+        panic.resume();
     }
 
     pub(crate) fn unwatch(&self, cookie: Cookie) {
@@ -183,15 +208,37 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         let _ = self.monitor.unwatch(cookie);
     }
 
+    /// Deregisters. What the registrar refuses is kept, and counts, until it does not.
     pub(crate) fn let_go(&self, bodies: impl IntoIterator<Item = BodyOf<R>>) {
-        for body in bodies {
-            match self.registrar.deregister(&body.region) {
-                Ok(()) => self.counters.deregistrations.add(1),
-                Err(_errno) => {
-                    self.counters.deregister_failures.add(1);
-                    event!(warn, range = %body.range, errno = %_errno, "not deregistered yet");
-                    self.undead.lock().push(body);
-                }
+        let mut panic = FirstPanic::default();
+        bodies.into_iter().for_each(|body| self.end(body, &mut panic));
+        panic.resume();
+    }
+
+    fn end(&self, body: BodyOf<R>, panic: &mut FirstPanic) {
+        if let Err((body, errno)) = self.deregister(body, panic) {
+            self.outside.lock().refuse(body, errno);
+        }
+    }
+
+    /// Gives the registration back where the registrar does not deregister it, or panics.
+    fn deregister(
+        &self,
+        body: BodyOf<R>,
+        panic: &mut FirstPanic,
+    ) -> Result<(), (BodyOf<R>, Errno)> {
+        match panic.catch(|| self.registrar.deregister(&body.region)) {
+            Some(Ok(())) => {
+                self.counters.deregistrations.add(1);
+                // The region's own destructor is the user's too.
+                panic.catch(|| drop(body));
+                Ok(())
+            }
+            refused => {
+                let errno = refused.and_then(Result::err).unwrap_or(Errno::EIO);
+                self.counters.deregister_failures.add(1);
+                event!(warn, range = %body.range, errno = %errno, "not deregistered yet");
+                Err((body, errno))
             }
         }
     }

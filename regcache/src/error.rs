@@ -78,6 +78,19 @@ pub enum Error {
         /// `RLIMIT_MEMLOCK` of this process in bytes; `None` is unlimited.
         memlock_limit: Option<u64>,
     },
+    /// The registrar keeps registrations that it was told to end, and there is no room beside them.
+    #[error(
+        "cannot register {range}: {bytes} bytes are registered that the device will not deregister \
+         ({errno}): unbind memory windows, or raise the limit on bytes and regions"
+    )]
+    NotDeregistered {
+        /// The range that was to be registered.
+        range: AddressRange,
+        /// What it keeps, in bytes.
+        bytes: u64,
+        /// What it said last.
+        errno: Errno,
+    },
     /// The registrar refused for another reason.
     #[error("cannot register {range} for {access:?}: {errno}")]
     Register {

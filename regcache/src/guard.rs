@@ -10,6 +10,7 @@ use crate::range::AddressRange;
 use crate::registrar::Registrar;
 use crate::shared::{BodyOf, Shared, SlotOf};
 use crate::slot::{Phase, Slot};
+use crate::unwinding::FirstPanic;
 
 /// A registration that stays registered at least until this is dropped.
 ///
@@ -47,6 +48,7 @@ impl<'c, R: Registrar, M: Monitor> Guard<'c, R, M> {
 
     /// Lends out a registration that is not in the table.
     pub(crate) fn uncached(home: &'c Shared<R, M>, body: BodyOf<R>) -> Self {
+        home.outside.lock().add(body.range);
         let slot = Slot::uncached(body);
         slot.add_reference();
         // SAFETY: it is leaked until the last guard on it is dropped.
@@ -111,7 +113,12 @@ impl<'c, R: Registrar, M: Monitor> Guard<'c, R, M> {
         // SAFETY: `uncached` leaked it, and the last guard on it is being dropped.
         let slot = unsafe { Box::from_raw(slot.as_ptr()) };
         // SAFETY: it was filled when it was made, and nobody else knows of it any more.
-        home.let_go([unsafe { slot.take() }]);
+        let body = unsafe { slot.take() };
+        let range = body.range;
+        let mut panic = FirstPanic::default();
+        panic.catch(|| home.let_go([body]));
+        home.outside.lock().remove(range);
+        panic.resume();
     }
 }
 

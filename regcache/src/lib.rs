@@ -68,6 +68,7 @@ mod miss;
 mod models;
 pub mod monitor;
 mod ordered;
+mod outside;
 mod pages;
 mod progress;
 mod range;
@@ -80,6 +81,7 @@ mod stats;
 mod sync;
 mod table;
 mod tls;
+mod unwinding;
 
 pub use access::Access;
 pub use barrier::Barrier;

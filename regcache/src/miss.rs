@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::flight::Flight;
 use crate::guard::Guard;
 use crate::monitor::{Cookie, Monitor, MonitorError};
+use crate::outside::Refused;
 use crate::progress;
 use crate::range::AddressRange;
 use crate::registrar::Registrar;
@@ -30,6 +31,16 @@ use crate::table::{Failure, InFlight, Published};
 /// nothing left to break.
 const PIN_ATTEMPTS: usize = 3;
 
+/// What a lookup has not tried yet of what the registrar refused to deregister.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retries {
+    /// Some of it, and then all.
+    Some,
+    /// All.
+    All,
+    Done,
+}
+
 /// What a look into the table found.
 enum Found<'c, R: Registrar, M: Monitor> {
     Valid(Guard<'c, R, M>),
@@ -40,9 +51,15 @@ enum Found<'c, R: Registrar, M: Monitor> {
     Reserved(Reservation<'c, R, M>),
     /// Room may be had by ending these.
     Evicted(Vec<SlotId>),
+    /// There is no room beside what the registrar would not deregister.
+    Refused(Refused),
     /// Counts the reason.
     Uncachable(&'c Counter),
 }
+
+/// How many registrations that the registrar would not deregister a lookup tries again, to make
+/// room, before it evicts others.
+const RETRIES: usize = 16;
 
 impl<R: Registrar, M: Monitor> Shared<R, M> {
     /// A registration for `request`, found or made.
@@ -51,11 +68,11 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         block: Option<Owned<'c>>,
         request: Request,
     ) -> Result<Guard<'c, R, M>, Error> {
-        let (mut wider, mut since) = (true, None);
+        let (mut wider, mut since, mut retries) = (true, None, Retries::Some);
         loop {
             // Freshness comes before the look into the table.
             self.refresh();
-            let reason = match self.find_or_reserve(block, request, wider, &mut since) {
+            let reason = match self.find_or_reserve(block, request, wider, &mut since, retries) {
                 Found::Valid(guard) => {
                     self.counters.locked_hits.add(1);
                     return Ok(guard);
@@ -82,9 +99,29 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                     self.counters.misses.add(1);
                     return reservation.fill();
                 }
+                Found::Refused(refused) => {
+                    let (most, then) = match retries {
+                        Retries::Some => (RETRIES, Retries::All),
+                        Retries::All => (usize::MAX, Retries::Done),
+                        Retries::Done => {
+                            let Refused { bytes, errno, .. } = refused;
+                            self.counters.register_failures.add(1);
+                            return Err(Error::NotDeregistered {
+                                range: request.range,
+                                bytes,
+                                errno,
+                            });
+                        }
+                    };
+                    retries = then;
+                    self.retry_refused(most);
+                    continue;
+                }
                 Found::Uncachable(reason) => reason,
             };
             self.counters.misses.add(1);
+            // From before the pin, so that a revocation counts it.
+            let _counted = Counted::new(self, request.range);
             let pinned = self.pin(request.range, request.access, &mut None)?;
             return Ok(self.lend_uncached(pinned, reason));
         }
@@ -98,6 +135,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         request: Request,
         wider: bool,
         since: &mut Option<u64>,
+        retries: Retries,
     ) -> Found<'c, R, M> {
         let mut table = self.table.lock();
         let since = *since.get_or_insert(table.reservations());
@@ -124,12 +162,21 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         if bytes > self.settings.limits.bytes {
             return Found::Uncachable(&self.counters.uncached_too_large);
         }
-        if !table.has_room(bytes) {
-            let evicted = table.evict_for(bytes, &self.blocks);
-            if evicted.is_empty() {
-                return Found::Uncachable(&self.counters.uncached_full);
+        let refused = self.outside.lock().refused();
+        if !table.has_room(bytes, refused) {
+            if refused.regions > 0 && retries == Retries::Some {
+                return Found::Refused(refused);
             }
-            return Found::Evicted(evicted);
+            let evicted = table.evict_for(bytes, refused, &self.blocks);
+            if !evicted.is_empty() {
+                return Found::Evicted(evicted);
+            }
+            let hopeless = refused.bytes.saturating_add(bytes) > self.settings.limits.bytes
+                || refused.regions >= self.settings.limits.regions;
+            if refused.regions > 0 && (hopeless || retries == Retries::All) {
+                return Found::Refused(refused);
+            }
+            return Found::Uncachable(&self.counters.uncached_full);
         }
         match table.reserve(request, wide) {
             Some(slot) => Found::Reserved(Reservation {
@@ -193,9 +240,18 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                     let keys = self.registrar.keys(&region);
                     return Ok(BodyOf::<R> { range, access, keys, region });
                 }
-                Err(Errno::ENOMEM) if held.is_some() => self.let_go(held.take()),
-                Err(Errno::ENOMEM) if self.evict(range.len() as u64) => {}
                 Err(errno) => {
+                    let exhausted = self.registrar.is_exhausted(errno);
+                    if exhausted && held.is_some() {
+                        self.let_go(held.take());
+                        continue;
+                    }
+                    // What was refused before is nobody's, so it goes before what is idle.
+                    if exhausted
+                        && (self.retry_refused(usize::MAX) || self.evict(range.len() as u64))
+                    {
+                        continue;
+                    }
                     self.counters.register_failures.add(1);
                     return Err(self.explain(errno, range, access));
                 }
@@ -222,6 +278,25 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         let any = !stale.is_empty();
         self.reclaim(stale);
         any
+    }
+}
+
+/// A registration in the making that the table does not know.
+struct Counted<'c, R: Registrar, M: Monitor> {
+    cache: &'c Shared<R, M>,
+    range: AddressRange,
+}
+
+impl<'c, R: Registrar, M: Monitor> Counted<'c, R, M> {
+    fn new(cache: &'c Shared<R, M>, range: AddressRange) -> Self {
+        cache.outside.lock().add(range);
+        Counted { cache, range }
+    }
+}
+
+impl<R: Registrar, M: Monitor> Drop for Counted<'_, R, M> {
+    fn drop(&mut self) {
+        self.cache.outside.lock().remove(self.range);
     }
 }
 

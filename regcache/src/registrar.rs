@@ -31,7 +31,8 @@ pub trait Registrar: Send + Sync {
     /// A registration.
     type Region: Send + Sync;
 
-    /// Pins `range`, long-term. `ENOMEM` makes the cache evict and try again.
+    /// Pins `range`, long-term. An error that [`is_exhausted`](Registrar::is_exhausted) makes the
+    /// cache evict and try again.
     ///
     /// # Safety
     ///
@@ -44,6 +45,14 @@ pub trait Registrar: Send + Sync {
     /// Unpins. After `Ok` the cache does not touch `region` again; after an error (`EBUSY` while a
     /// memory window is bound) it calls again later.
     fn deregister(&self, region: &Self::Region) -> Result<(), Errno>;
+
+    /// Whether an error of [`register`](Registrar::register) means that there are too many
+    /// registrations, so that ending one may help. Devices and kernels say it in many ways: by
+    /// default, ENOMEM, EAGAIN, ENOSPC, EBUSY, EMFILE and ENFILE.
+    fn is_exhausted(&self, errno: Errno) -> bool {
+        use Errno::{EAGAIN, EBUSY, EMFILE, ENFILE, ENOMEM, ENOSPC};
+        matches!(errno, ENOMEM | EAGAIN | ENOSPC | EBUSY | EMFILE | ENFILE)
+    }
 
     /// The keys of `region`.
     fn keys(&self, region: &Self::Region) -> Keys;

@@ -3,7 +3,7 @@
 //! # Locks
 //!
 //! `drainer` serialises drains, marking included; `table` is taken inside it or alone; the lists of
-//! [`blocks`](Shared::blocks) and `undead` are leaves. `table` is never held while memory is pinned,
+//! [`blocks`](Shared::blocks) and `outside` are leaves. `table` is never held while memory is pinned,
 //! unpinned, watched, unwatched or verified, nor while anybody waits for another thread.
 
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::fork::Owner;
 use crate::hints::Hints;
 use crate::monitor::{Invalid, Monitor};
+use crate::outside::Outside;
 use crate::registrar::Registrar;
 use crate::slot::{Body, Slot, Slots};
 use crate::stats::Counters;
@@ -48,8 +49,8 @@ pub(crate) struct Shared<R: Registrar, M: Monitor> {
     pub blind: AtomicBool,
     pub drainer: Mutex<Vec<Invalid>>,
     pub table: Mutex<TableOf<R>>,
-    /// Registrations that the registrar would not let go of yet.
-    pub undead: Mutex<Vec<BodyOf<R>>>,
+    /// Registrations that the table does not know, or does not know any more.
+    pub outside: Mutex<Outside<R::Region>>,
     pub counters: Counters,
 }
 
@@ -76,7 +77,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             settings,
             blind: AtomicBool::new(false),
             drainer: Mutex::new(Vec::new()),
-            undead: Mutex::new(Vec::new()),
+            outside: Mutex::new(Outside::new()),
             counters: Counters::default(),
         })
     }

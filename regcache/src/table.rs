@@ -13,6 +13,7 @@ use crate::flight::Flight;
 use crate::hints::Hints;
 use crate::index::{Index, Look};
 use crate::monitor::Cookie;
+use crate::outside::Refused;
 use crate::range::AddressRange;
 use crate::request::Request;
 use crate::slot::{Body, Phase, SlotId, Slots};
@@ -93,6 +94,8 @@ pub(crate) struct Table<T> {
     pending: Vec<Pending>,
     /// Stale, past the barrier, and held by somebody.
     zombies: HashSet<SlotId>,
+    /// Taken out, and being deregistered.
+    dying: Vec<(SlotId, AddressRange)>,
     /// Stale, and the barrier was refused.
     unfenced: Vec<SlotId>,
     hand: SlotId,
@@ -113,6 +116,7 @@ impl<T> Table<T> {
             reservations: 0,
             pending: Vec::new(),
             zombies: HashSet::new(),
+            dying: Vec::new(),
             unfenced: Vec::new(),
             hand: 0,
             limits,
@@ -207,16 +211,24 @@ impl<T> Table<T> {
         if affordable { Request { range: union, pages: union, ..request } } else { request }
     }
 
-    /// Whether `bytes` can be added.
-    pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        self.regions < self.limits.regions && self.bytes.saturating_add(bytes) <= self.limits.bytes
+    /// Whether `bytes` can be added, beside what the registrar would not deregister.
+    pub(crate) fn has_room(&self, bytes: u64, refused: Refused) -> bool {
+        self.regions.saturating_add(refused.regions) < self.limits.regions
+            && self.bytes.saturating_add(refused.bytes).saturating_add(bytes) <= self.limits.bytes
     }
 
     /// Makes registrations stale until `bytes` and some more fit, or nothing idle is left.
-    pub(crate) fn evict_for(&mut self, bytes: u64, blocks: &Blocks) -> Vec<SlotId> {
+    pub(crate) fn evict_for(
+        &mut self,
+        bytes: u64,
+        refused: Refused,
+        blocks: &Blocks,
+    ) -> Vec<SlotId> {
         let Limits { regions, bytes: limit } = self.limits;
         let spare_regions = regions - (regions / EVICTION_SHARE as u32).max(1).min(regions);
-        let spare_bytes = (limit - limit / EVICTION_SHARE).saturating_sub(bytes);
+        let spare_regions = spare_regions.saturating_sub(refused.regions);
+        let spare_bytes =
+            (limit - limit / EVICTION_SHARE).saturating_sub(bytes).saturating_sub(refused.bytes);
         self.evict(blocks, |regions, bytes| regions <= spare_regions && bytes <= spare_bytes)
     }
 
@@ -474,7 +486,20 @@ impl<T> Table<T> {
         let body = unsafe { self.slots[id].take() };
         self.regions -= 1;
         self.bytes -= body.range.len() as u64;
+        self.dying.push((id, body.range));
         Dead { cookie: self.slots.cookie(id), slot: id, body }
+    }
+
+    /// What [`settle`](Table::settle) found dead is deregistered, or known to be refused.
+    pub(crate) fn bury_done(&mut self, mut done: Vec<SlotId>) {
+        done.sort_unstable();
+        self.dying.retain(|(id, _)| done.binary_search(id).is_err());
+        done.into_iter().for_each(|id| self.free(id));
+    }
+
+    /// Registrations that touch `range` and are being deregistered.
+    pub(crate) fn dying_in(&self, range: AddressRange) -> usize {
+        self.dying.iter().filter(|(_, other)| other.overlaps(range)).count()
     }
 
     /// Makes a slot whose tenant is gone available again.

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test program uses a part
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
@@ -26,6 +26,8 @@ pub struct Record {
     busy: AtomicBool,
     /// Bytes that can be registered at a time.
     capacity: AtomicUsize,
+    /// What more than that fails with.
+    refusal: AtomicI32,
     script: Box<Script>,
 }
 
@@ -47,6 +49,7 @@ impl Recorder {
             bytes: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
             capacity: AtomicUsize::new(usize::MAX),
+            refusal: AtomicI32::new(Errno::ENOMEM as i32),
             script: Box::new(script),
         }))
     }
@@ -54,6 +57,16 @@ impl Recorder {
     /// Makes more than `bytes` at a time fail with ENOMEM.
     pub fn set_capacity(&self, bytes: usize) {
         self.0.capacity.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Makes it fail with `errno` instead.
+    pub fn set_refusal(&self, errno: Errno) {
+        self.0.refusal.store(errno as i32, Ordering::SeqCst);
+    }
+
+    /// Bytes of registrations that were made and not undone.
+    pub fn live_bytes(&self) -> usize {
+        self.0.live.lock().unwrap().values().map(|range| range.len()).sum()
     }
 
     /// Registrations that were made and not undone.
@@ -102,7 +115,7 @@ impl Registrar for Recorder {
         let mut live = self.0.live.lock().unwrap();
         let bytes: usize = live.values().map(|r| r.len()).sum();
         if bytes + range.len() > self.0.capacity.load(Ordering::SeqCst) {
-            return Err(Errno::ENOMEM);
+            return Err(Errno::from_raw(self.0.refusal.load(Ordering::SeqCst)));
         }
         live.insert(id, range);
         self.0.bytes.fetch_add(range.len(), Ordering::SeqCst);
