@@ -105,8 +105,10 @@ struct regcache_options {
 	uint32_t monitor;	/* enum regcache_monitor_kind */
 	uint32_t flags;		/* REGCACHE_TRUST_PEERS, ... */
 	uint64_t max_regions;	/* held at most; 0: 16384 */
-	uint64_t max_bytes;	/* held at most; 0: 3/4 of RLIMIT_MEMLOCK, or
-				 * half of the memory where that is no limit */
+	/* Held at most; 0: half of the memory that the machine or the control
+	 * group has, and 3/4 of RLIMIT_MEMLOCK where that counts (it does not
+	 * for who has CAP_IPC_LOCK). */
+	uint64_t max_bytes;
 	size_t payload_size;	/* bytes of yours in each region, up to 1 MiB */
 	uint64_t reserved[4];
 };

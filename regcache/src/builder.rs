@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-
 use crate::barrier::Barrier;
 use crate::cache::Cache;
 use crate::error::Error;
+use crate::memory_limits::default_max_bytes;
 use crate::monitor::Monitor;
 use crate::progress::Progress;
 use crate::registrar::Registrar;
@@ -89,9 +88,10 @@ impl<R: Registrar, M: Monitor> Builder<R, M> {
         self
     }
 
-    /// How many bytes the cache may hold pinned. Unless set here or by `REGCACHE_MAX_BYTES`, three
-    /// quarters of this process's `RLIMIT_MEMLOCK`, or half of the machine's memory where there is
-    /// no limit.
+    /// How many bytes the cache may hold pinned. Unless set here or by `REGCACHE_MAX_BYTES`, half of
+    /// the memory that this process may have (the machine's, or what its control group or one around
+    /// it is limited to), and at most three quarters of its `RLIMIT_MEMLOCK`, where that counts: it
+    /// does not for a process with `CAP_IPC_LOCK`.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
         self
@@ -162,24 +162,4 @@ impl<R, M> fmt::Debug for Builder<R, M> {
             .field("max_bytes", &self.max_bytes)
             .finish_non_exhaustive()
     }
-}
-
-/// The limit on locked memory in bytes, or `None` where there is none (getrlimit(2)).
-pub(crate) fn memlock_limit() -> Option<u64> {
-    let (soft, _hard) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
-    (soft != RLIM_INFINITY).then_some(soft)
-}
-
-fn default_max_bytes() -> u64 {
-    match memlock_limit() {
-        Some(limit) => limit / 4 * 3,
-        None => physical_memory() / 2,
-    }
-}
-
-/// The machine's memory in bytes.
-fn physical_memory() -> u64 {
-    // SAFETY: sysconf(3) takes no pointer and has no precondition.
-    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
-    u64::try_from(pages).unwrap_or(0) * crate::range::page_size() as u64
 }

@@ -75,7 +75,7 @@ pub enum Error {
         range: AddressRange,
         /// What this cache holds pinned, in bytes.
         pinned_bytes: u64,
-        /// `RLIMIT_MEMLOCK` of this process in bytes; `None` is unlimited.
+        /// `RLIMIT_MEMLOCK` of this process in bytes; `None` where no limit counts.
         memlock_limit: Option<u64>,
     },
     /// The registrar keeps registrations that it was told to end, and there is no room beside them.

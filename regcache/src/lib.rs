@@ -63,6 +63,7 @@ mod index;
 mod litmus;
 mod local;
 mod many;
+mod memory_limits;
 mod miss;
 #[cfg(all(test, loom))]
 mod models;

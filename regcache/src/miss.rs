@@ -10,11 +10,11 @@ use std::sync::atomic::Ordering;
 use nix::errno::Errno;
 
 use crate::access::Access;
-use crate::builder::memlock_limit;
 use crate::cells::{HoldCell, Owned, PageHash};
 use crate::error::Error;
 use crate::flight::Flight;
 use crate::guard::Guard;
+use crate::memory_limits::memlock_limit;
 use crate::monitor::{Cookie, Monitor, MonitorError};
 use crate::outside::Refused;
 use crate::progress;
