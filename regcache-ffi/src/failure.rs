@@ -89,7 +89,9 @@ fn device_errno(error: &ummunotify::Error) -> c_int {
     match error {
         Error::NotFound { .. } => libc::ENODEV,
         Error::PermissionDenied { .. } => libc::EACCES,
-        Error::TooManyFiles { errno, .. } | Error::System { errno, .. } => number(*errno),
+        Error::TooManyFiles { errno, .. }
+        | Error::NoDescriptor { errno, .. }
+        | Error::System { errno, .. } => number(*errno),
         Error::TooManyRegions { .. } => libc::ENOSPC,
         Error::CookieInUse { .. } => libc::EEXIST,
         Error::UnknownCookie { .. } => libc::ENOENT,

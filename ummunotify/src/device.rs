@@ -60,7 +60,11 @@ impl Device {
             match errno {
                 Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => Error::NotFound { path },
                 Errno::EACCES | Errno::EPERM => Error::PermissionDenied { path },
-                Errno::EMFILE | Errno::ENFILE => Error::TooManyFiles { path, errno },
+                Errno::EMFILE | Errno::ENFILE => match other_file(flags) {
+                    // The device alone refuses: it is the module's own limit.
+                    Ok(()) => Error::TooManyFiles { path, errno },
+                    Err(errno) => Error::NoDescriptor { path, errno },
+                },
                 errno => Error::System { call: "open", errno },
             }
         })?;
@@ -273,9 +277,38 @@ fn system(call: &'static str) -> impl Fn(Errno) -> Error {
     }
 }
 
+/// Whether a file can be opened that is no device of this kind.
+fn other_file(flags: OFlag) -> Result<(), Errno> {
+    open("/dev/null", flags, Mode::empty()).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
+    use nix::sys::resource::{Resource, setrlimit};
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
     use super::*;
+
+    #[test]
+    fn a_process_without_descriptors_is_not_told_of_the_modules_limit() {
+        // SAFETY: no test of this program holds a lock that the child takes, and it leaves by _exit.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                setrlimit(Resource::RLIMIT_NOFILE, 0, 0).unwrap();
+                let error = Device::open_path("/dev/zero").unwrap_err();
+                let text = error.to_string();
+                let good = matches!(error, Error::NoDescriptor { errno: Errno::EMFILE, .. })
+                    && text.contains("ulimit -n")
+                    && !text.contains("max_files");
+                // SAFETY: _exit(2) runs no code of this process any more.
+                unsafe { libc::_exit(i32::from(!good)) }
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+            }
+        }
+    }
 
     #[test]
     fn a_device_that_is_absent_says_how_to_load_it() {

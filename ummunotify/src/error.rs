@@ -27,6 +27,22 @@ pub enum Error {
         /// The device that was opened.
         path: PathBuf,
     },
+    /// This process (EMFILE) or this machine (ENFILE) has as many files open as it may, of any kind.
+    #[error(
+        "cannot open {}: {}",
+        path.display(),
+        if *errno == Errno::ENFILE {
+            "this machine has as many files open as it may (sysctl fs.file-max)"
+        } else {
+            "this process has as many files open as it may (RLIMIT_NOFILE: ulimit -n, LimitNOFILE=)"
+        }
+    )]
+    NoDescriptor {
+        /// The device that was opened.
+        path: PathBuf,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// The address space has as many files of this device open as the module allows (EMFILE).
     #[error(
         "{} is open too many times in this process or system ({errno}): \
