@@ -16,6 +16,8 @@ MPI_INCLUDE	?= $(MPI_PREFIX)/include
 MPI_LIB		?= $(MPI_PREFIX)/lib
 OUT		?= ../../target/plugins
 CFLAGS		?= -O2 -g
+# Other compilers than x86-64's do not know it.
+CX16		:= $(if $(filter x86_64-%,$(shell $(CC) -dumpmachine)),-mcx16)
 
 ifndef SOURCE
 $(error SOURCE must be the directory of Open MPI's source, as "apt-get source openmpi" unpacks it)
@@ -36,7 +38,7 @@ $(HERE)/mca_btl_openib.so: $(OBJECTS)
 		-levent_pthreads -lrdmacm -libverbs
 
 $(HERE)/objects/%.o: %.c $(CONFIG)
-	$(CC) $(CFLAGS) -w -fPIC -mcx16 -pthread -I$(HERE)/objects \
+	$(CC) $(CFLAGS) -w -fPIC $(CX16) -pthread -I$(HERE)/objects \
 		-I$(MPI_INCLUDE)/openmpi -I$(BTL) -I$(SOURCE) -c -o $@ $<
 
 $(CONFIG): $(MPI_INCLUDE)/openmpi/opal_config.h
