@@ -90,7 +90,7 @@ pub fn unavailable() -> Option<String> {
 /// Builds the tests whose names contain `filter`.
 pub fn programs(workspace: &Workspace, filter: Option<&str>) -> Result<Vec<Program>> {
     let mut cargo = Command::new(cargo());
-    cargo.args(["test", "--no-run", "--locked"]);
+    cargo.args(["test", "--no-run"]);
     cargo.arg("--target-dir").arg(workspace.target.join("bindings"));
     cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     cargo.current_dir(workspace.root.join(TESTS));
