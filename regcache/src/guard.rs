@@ -75,7 +75,7 @@ impl<'c, R: Registrar, M: Monitor> Guard<'c, R, M> {
 
     /// The key for a peer's work requests. A key that was given to a peer opens the memory until the
     /// registration is gone, which may be long after the guard is dropped:
-    /// [`Cache::revoke`] ends it.
+    /// [`Cache::revoke`](crate::Cache::revoke) ends it.
     #[inline]
     pub fn rkey(&self) -> u32 {
         self.body().keys.remote
