@@ -26,6 +26,9 @@
  * @async: who wants SIGIO
  * @reading: held from taking events to handing them over
  * @used: too late to negotiate
+ * @identifying: somebody gives, or has given, the file its identity
+ * @identified: @identity is set
+ * @identity: what CALL must know
  * @rcu: callbacks look under RCU for whom to wake
  */
 struct umn_file {
@@ -39,6 +42,9 @@ struct umn_file {
 	struct fasync_struct	*async;
 	struct mutex		reading;
 	unsigned int		used;
+	unsigned int		identifying;
+	unsigned int		identified;
+	u64			identity;
 	struct rcu_head		rcu;
 };
 
@@ -70,5 +76,7 @@ long umn_verify(struct umn_file *file, const u64 __user *arg);
 /* negotiate.c */
 long umn_exchange_features(struct umn_file *file, u32 __user *arg);
 long umn_negotiate(struct umn_file *file, void __user *arg);
+long umn_identify(struct umn_file *file, const u64 __user *arg);
+bool umn_has_identity(const struct umn_file *file, u64 identity);
 
 #endif /* _UMMUNOTIFY_FILE_H */

@@ -123,8 +123,7 @@ static void events_were_not_read(struct umn_file *file)
 	spin_unlock(&file->space->lock);
 }
 
-static ssize_t umn_read(struct file *filp, char __user *buf, size_t count,
-			loff_t *pos)
+static ssize_t read_events(struct file *filp, char __user *buf, size_t count)
 {
 	struct umn_file *file = filp->private_data;
 	struct umn_space *space = file->space;
@@ -183,6 +182,12 @@ out_free:
 	return ret;
 }
 
+static ssize_t umn_read(struct file *filp, char __user *buf, size_t count,
+			loff_t *pos)
+{
+	return read_events(filp, buf, count);
+}
+
 static __poll_t umn_poll(struct file *filp, struct poll_table_struct *wait)
 {
 	struct umn_file *file = filp->private_data;
@@ -193,14 +198,9 @@ static __poll_t umn_poll(struct file *filp, struct poll_table_struct *wait)
 	return umn_readable(&file->watcher) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
-static long umn_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
+static long do_ioctl(struct umn_file *file, unsigned int cmd, void __user *argp)
 {
-	struct umn_file *file = filp->private_data;
-	void __user *argp = (void __user *)arg;
 	u32 features = READ_ONCE(file->watcher.features);
-
-	if (!umn_space_is_current(file->space))
-		return -EPERM;
 
 	switch (cmd) {
 	case UMMUNOTIFY_EXCHANGE_FEATURES:
@@ -233,7 +233,60 @@ static long umn_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
 			return umn_verify(file, argp);
 		}
 	}
+
+	if (features & UMMUNOTIFY_FEATURE_IDENTITY &&
+	    cmd == UMMUNOTIFY_IDENTIFY)
+		return umn_identify(file, argp);
 	return -ENOIOCTLCMD;
+}
+
+static long call(struct file *filp, struct ummunotify_call __user *arg)
+{
+	struct umn_file *file = filp->private_data;
+	struct ummunotify_call parm;
+	u32 size;
+	int ret;
+
+	if (get_user(size, &arg->size))
+		return -EFAULT;
+	if (size < sizeof(parm))
+		return -EINVAL;
+	if (size > PAGE_SIZE)
+		return -E2BIG;
+	ret = copy_struct_from_user(&parm, sizeof(parm), arg, size);
+	if (ret)
+		return ret;
+	if (!umn_has_identity(file, parm.identity))
+		return -ESTALE;
+	if (parm.len && parm.call != UMMUNOTIFY_READ)
+		return -EINVAL;
+	if (parm.len > MAX_RW_COUNT)
+		parm.len = MAX_RW_COUNT;
+	/* First: whoever cannot be answered must not lose events. */
+	if (put_user(~parm.identity, &arg->answer))
+		return -EFAULT;
+
+	switch (parm.call) {
+	case 0:
+		return 0;
+	case UMMUNOTIFY_READ:
+		return read_events(filp, u64_to_user_ptr(parm.arg), parm.len);
+	default:
+		return do_ioctl(file, parm.call, u64_to_user_ptr(parm.arg));
+	}
+}
+
+static long umn_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
+{
+	struct umn_file *file = filp->private_data;
+	void __user *argp = (void __user *)arg;
+
+	if (!umn_space_is_current(file->space))
+		return -EPERM;
+	if (cmd == UMMUNOTIFY_CALL && READ_ONCE(file->watcher.features) &
+	    UMMUNOTIFY_FEATURE_IDENTITY)
+		return call(filp, argp);
+	return do_ioctl(file, cmd, argp);
 }
 
 static int umn_fasync(int fd, struct file *filp, int on)

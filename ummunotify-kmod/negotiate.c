@@ -16,7 +16,8 @@
 			 UMMUNOTIFY_FEATURE_NOWAKE | \
 			 UMMUNOTIFY_FEATURE_STRICT | \
 			 UMMUNOTIFY_FEATURE_DELIVERED | \
-			 UMMUNOTIFY_FEATURE_STATS)
+			 UMMUNOTIFY_FEATURE_STATS | \
+			 UMMUNOTIFY_FEATURE_IDENTITY)
 
 long umn_exchange_features(struct umn_file *file, u32 __user *arg)
 {
@@ -81,4 +82,27 @@ long umn_negotiate(struct umn_file *file, void __user *arg)
 					UMMUNOTIFY_STATS_AT;
 	spin_unlock(&file->space->lock);
 	return 0;
+}
+
+long umn_identify(struct umn_file *file, const u64 __user *arg)
+{
+	u64 identity;
+
+	if (copy_from_user(&identity, arg, sizeof(identity)))
+		return -EFAULT;
+	if (!identity)
+		return -EINVAL;
+	if (xchg(&file->identifying, true))
+		return -EBUSY;
+	file->identity = identity;
+	/* Pairs with the acquire in umn_has_identity(). */
+	smp_store_release(&file->identified, true);
+	return 0;
+}
+
+bool umn_has_identity(const struct umn_file *file, u64 identity)
+{
+	/* Pairs with the release in umn_identify(). */
+	return smp_load_acquire(&file->identified) &&
+	       file->identity == identity;
 }

@@ -3,9 +3,11 @@
 #include "watches.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <search.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -116,13 +118,26 @@ static void drain(void)
 		self.lost = true;
 }
 
+/* The program may close a descriptor that is not its own, and its next file
+ * then has the number.  Ours is told by the signal of its F_SETSIG, which is
+ * never sent: nothing sets O_ASYNC. */
+#define MARK	SIGRTMAX
+
+/* How long the thread waits where it cannot be woken. */
+#define PAUSE_MS	100
+
+static bool wake_is_ours(void)
+{
+	return fcntl(self.wake, F_GETSIG) == MARK;
+}
+
 static void unlock(void)
 {
 	bool wake = self.grew && self.doubts;
 
 	self.grew = false;
 	pthread_mutex_unlock(&self.lock);
-	if (wake)
+	if (wake && wake_is_ours())
 		eventfd_write(self.wake, 1);
 }
 
@@ -181,8 +196,9 @@ int watches_open(struct regcache_monitor *source, size_t most)
 
 	if (wake < 0)
 		return -errno;
+	fcntl(wake, F_SETSIG, MARK);
 	/* What a child has from its parent may be locked and half changed. */
-	if (self.source)
+	if (self.source && wake_is_ours())
 		close(self.wake);
 	pthread_mutex_init(&self.lock, NULL);
 	self.source = source;
@@ -306,11 +322,21 @@ void watches_wait(void)
 		{ .fd = self.wake, .events = POLLIN },
 		{ .fd = regcache_monitor_fd(self.source), .events = POLLIN },
 	};
+	bool lost = __atomic_load_n(&self.lost, __ATOMIC_RELAXED);
 	eventfd_t woken;
 
+	if (!wake_is_ours()) {
+		poll(NULL, 0, PAUSE_MS);
+		return;
+	}
 	/* News that cannot be drained would never let it wait. */
-	if (poll(fds, __atomic_load_n(&self.lost, __ATOMIC_RELAXED) ? 1 : 2, -1) > 0)
+	if (poll(fds, lost ? 1 : 2, -1) <= 0)
+		return;
+	if (fds[0].revents && wake_is_ours())
 		eventfd_read(self.wake, &woken);
+	/* Without news the number is another file's. */
+	else if (fds[1].revents && !regcache_monitor_changed(self.source))
+		poll(NULL, 0, PAUSE_MS);
 }
 
 void watches_settle(void (*notify)(const void *addr, size_t len))

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* With the kernel's monitor and an RDMA device: judged by the bytes that arrive. */
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -221,9 +223,32 @@ static void the_monitor_serves_another_cache(void)
 	EXPECT_EQ(regcache_monitor_close(monitor), 0);
 }
 
+/* Other code closes the device, and its next file has the number: a socket on
+ * which nothing arrives, whose read says "nothing" as the device's does. */
+static void a_number_that_is_another_files_is_not_believed(void)
+{
+	char *memory = map_at(NULL);
+	int quiet = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), number;
+
+	EXPECT(quiet >= 0);
+	EXPECT_EQ(regcache_monitor_open(NULL, &monitor), 0);
+	EXPECT_EQ(subscribe(1, memory, LENGTH), 0);
+	number = regcache_monitor_fd(monitor);
+	EXPECT_EQ(dup2(quiet, number), number);
+	EXPECT(valid(1));
+	remap(memory);
+	EXPECT(!valid(1));
+	EXPECT_FAILS(regcache_monitor_watch(monitor, memory, LENGTH, 2, 0), EBADF);
+	EXPECT(strstr(regcache_last_error(), "closed") != NULL);
+	EXPECT_EQ(regcache_monitor_close(monitor), 0);
+	EXPECT(fcntl(number, F_GETFD) >= 0);
+	close(number);
+	close(quiet);
+}
+
 int main(void)
 {
-	PLAN(5);
+	PLAN(6);
 	if (!open_device()) {
 		printf("Bail out! no RDMA device that works\n");
 		return 1;
@@ -233,5 +258,6 @@ int main(void)
 	RUN(callbacks_are_told_by_the_kernel);
 	RUN(the_reaper_gives_memory_back);
 	RUN(the_monitor_serves_another_cache);
+	RUN(a_number_that_is_another_files_is_not_believed);
 	DONE();
 }

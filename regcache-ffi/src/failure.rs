@@ -96,6 +96,7 @@ fn device_errno(error: &ummunotify::Error) -> c_int {
         Error::CookieInUse { .. } => libc::EEXIST,
         Error::UnknownCookie { .. } => libc::ENOENT,
         Error::ForeignProcess => libc::EPERM,
+        Error::DescriptorLost { .. } => libc::EBADF,
         Error::NotGranted { .. } => libc::EOPNOTSUPP,
         Error::UnknownEvent { .. } => libc::EPROTO,
         _ => libc::EINVAL,

@@ -65,7 +65,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                         Invalid::Range(range) => stale.extend(table.suspect_range(range)),
                     }
                 }
-                generation = drained.ok();
+                generation = drained.map_err(|error| self.blinded_by.set(error)).ok();
                 if generation.is_none() {
                     // Under the lock, so that who finds the table untouched finds this as well.
                     self.blind.store(true, Ordering::Relaxed);
@@ -96,6 +96,9 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             self.seen.store(generation, Ordering::Release);
         }
         drop(hits);
+        if let Some(_error) = self.blinded_by.get() {
+            event!(error, error = %_error, "the monitor has failed: nothing is cached any more");
+        }
         self.counters.stale.add(stale.len() as u64);
         if !stale.is_empty() {
             event!(debug, stale = stale.len(), "mappings changed");

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::access::Access;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, MonitorError};
 use crate::range::AddressRange;
 use crate::registrar::Registrar;
 use crate::shared::Shared;
@@ -14,6 +14,7 @@ use crate::slot::{Phase, SlotId};
 #[derive(Debug, Clone)]
 pub struct Dump {
     regions: Vec<DumpedRegion>,
+    monitor_error: Option<MonitorError>,
 }
 
 /// One registration of a [`Dump`].
@@ -52,12 +53,17 @@ impl Dump {
             })
             .collect();
         regions.sort_by_key(|region| (region.range.start(), region.range.end()));
-        Dump { regions }
+        Dump { regions, monitor_error: shared.blinded_by.get().cloned() }
     }
 
     /// The registrations, by address.
     pub fn regions(&self) -> &[DumpedRegion] {
         &self.regions
+    }
+
+    /// Why the cache does not trust its monitor any more, and caches nothing; `None` where it does.
+    pub fn monitor_error(&self) -> Option<&MonitorError> {
+        self.monitor_error.as_ref()
     }
 }
 
@@ -84,6 +90,10 @@ impl fmt::Display for Dump {
             f.write_str(if *stale { ", stale" } else { "" })?;
             f.write_str(if *in_use { ", in use\n" } else { "\n" })?;
         }
-        write!(f, "{} registrations", self.regions.len())
+        write!(f, "{} registrations", self.regions.len())?;
+        match &self.monitor_error {
+            Some(error) => write!(f, "; nothing is cached any more: {error}"),
+            None => Ok(()),
+        }
     }
 }

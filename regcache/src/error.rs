@@ -92,7 +92,14 @@ pub enum Error {
         errno: Errno,
     },
     /// The registrar refused for another reason.
-    #[error("cannot register {range} for {access:?}: {errno}")]
+    #[error(
+        "cannot register {range} for {access:?}: {errno}{}",
+        match errno {
+            Errno::EBADF => " (other code of this process has closed the device's descriptor: open \
+                             the device again, and make a new cache)",
+            _ => "",
+        }
+    )]
     Register {
         /// The range that was to be registered.
         range: AddressRange,

@@ -49,6 +49,7 @@ mod barrier;
 mod builder;
 mod cache;
 mod cells;
+mod descriptor;
 mod drain;
 mod dump;
 pub mod environment;

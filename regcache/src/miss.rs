@@ -346,6 +346,13 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
             let word = cache.monitor.slot_generation(slot);
             let generation = cache.monitor.generation();
             let watched = cache.watch(cookie, request.pages);
+            if matches!(&watched, Err(Error::Watch { source, .. }) if source.is_final()) {
+                // Its drain says so too, and then no lookup trusts it.
+                cache.mark_stale();
+                cache.let_go(held.take());
+                let pinned = cache.pin(self.asked.range, request.access, &mut None)?;
+                return Ok(cache.lend_uncached(pinned, &cache.counters.uncached_unmonitored));
+            }
             let unwatchable = matches!(
                 &watched,
                 Err(Error::Watch { source, .. })

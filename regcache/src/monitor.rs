@@ -73,6 +73,17 @@ impl MonitorError {
             MonitorError::Unwatchable { .. } | MonitorError::Other(_) => false,
         }
     }
+
+    /// Whether the monitor will never work again.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            #[cfg(feature = "ummunotify")]
+            MonitorError::Ummunotify(error) => {
+                matches!(error, ::ummunotify::Error::DescriptorLost { .. })
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A source of truth about changes to this process's mappings.

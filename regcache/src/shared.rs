@@ -6,8 +6,8 @@
 //! [`blocks`](Shared::blocks) and `outside` are leaves. `table` is never held while memory is pinned,
 //! unpinned, watched, unwatched or verified, nor while anybody waits for another thread.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -17,7 +17,7 @@ use crate::cells::Blocks;
 use crate::error::Error;
 use crate::fork::Owner;
 use crate::hints::Hints;
-use crate::monitor::{Invalid, Monitor};
+use crate::monitor::{Invalid, Monitor, MonitorError};
 use crate::outside::Outside;
 use crate::registrar::Registrar;
 use crate::slot::{Body, Slot, Slots};
@@ -47,6 +47,8 @@ pub(crate) struct Shared<R: Registrar, M: Monitor> {
     pub settings: Settings,
     /// The monitor has lost events: nothing is cached any more.
     pub blind: AtomicBool,
+    /// What it said when it lost them.
+    pub blinded_by: OnceLock<MonitorError>,
     pub drainer: Mutex<Vec<Invalid>>,
     pub table: Mutex<TableOf<R>>,
     /// Registrations that the table does not know, or does not know any more.
@@ -76,6 +78,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             registrar,
             settings,
             blind: AtomicBool::new(false),
+            blinded_by: OnceLock::new(),
             drainer: Mutex::new(Vec::new()),
             outside: Mutex::new(Outside::new()),
             counters: Counters::default(),

@@ -11,7 +11,7 @@
 #define FEATURE(name)	UMMUNOTIFY_FEATURE_##name
 #define KIND(name)	UMMUNOTIFY_KIND_##name
 
-#define ALL_FEATURES	0x3ffu
+#define ALL_FEATURES	0x7ffu
 #define SLOTS_PER_PAGE	(PAGE / sizeof(__u64))
 
 static inline long negotiate(int fd, struct ummunotify_negotiate *n)

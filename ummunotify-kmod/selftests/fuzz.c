@@ -21,7 +21,8 @@ static const unsigned int cmds[] = {
 	UMMUNOTIFY_UNREGISTER_REGION, UMMUNOTIFY_EXCHANGE_FEATURES,
 	UMMUNOTIFY_NEGOTIATE, UMMUNOTIFY_REGISTER_BATCH,
 	UMMUNOTIFY_UNREGISTER_BATCH, UMMUNOTIFY_UNREGISTER_ALL,
-	UMMUNOTIFY_NOTE, UMMUNOTIFY_VERIFY,
+	UMMUNOTIFY_NOTE, UMMUNOTIFY_VERIFY, UMMUNOTIFY_IDENTIFY,
+	UMMUNOTIFY_CALL, UMMUNOTIFY_CALL,
 };
 
 /* xorshift64 */
@@ -76,6 +77,7 @@ static void some_ioctl(__u64 *s, int fd)
 			struct ummunotify_negotiate n;
 			struct ummunotify_batch b;
 			struct ummunotify_register_ioctl r;
+			struct ummunotify_call c;
 			__u64 cookie;
 		};
 		__u64 more[8];
@@ -102,6 +104,18 @@ static void some_ioctl(__u64 *s, int fd)
 		break;
 	case UMMUNOTIFY_REGISTER_REGION:
 		some_region(s, &arg.r);
+		break;
+	case UMMUNOTIFY_CALL:
+		some_region(s, &r[0]);
+		arg.c.size = rnd(s) % 8 ? sizeof(arg.c) : rnd(s) % 128;
+		arg.c.call = rnd(s) % 4 ? cmds[rnd(s) % ARRAY_LEN(cmds)] :
+			     UMMUNOTIFY_READ;
+		arg.c.identity = 1 + rnd(s) % 2;
+		arg.c.arg = addr(rnd(s) % 8 ? r : bad_pointer(s));
+		arg.c.len = rnd(s) % 4 ? 0 : rnd(s) % sizeof(r);
+		break;
+	case UMMUNOTIFY_IDENTIFY:
+		arg.cookie = rnd(s) % 3;
 		break;
 	default:
 		arg.cookie = rnd(s) % 32;

@@ -1,9 +1,7 @@
 //! The device and its calls.
 
-use std::fs::File;
-use std::io::Read;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -17,7 +15,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::error::Error;
 use crate::event::{EventBuffer, Events};
 use crate::options::{Features, Kinds, Options, Watch};
-use crate::sys::{self, Generations, NegotiateIoctl, RegisterIoctl};
+use crate::sys::{DeviceFile, Failure, Generations, NegotiateIoctl, RegisterIoctl};
 
 /// What [`Device::generation`] answers outside the process that opened the device. The kernel's own
 /// counter never gets there.
@@ -28,9 +26,18 @@ pub const FOREIGN: u64 = u64::MAX;
 ///
 /// All methods take `&self` and may be called from any thread. The file is close-on-exec and does
 /// not block.
+///
+/// # A descriptor that somebody else closes
+///
+/// Other code of the process may close the descriptor (daemon(3), closefrom(3), a second close(2)),
+/// and the next file that is opened gets its number. Every method then fails with
+/// [`Error::DescriptorLost`]; nothing is read from the other file, written to it or closed. The kernel
+/// itself compares the file, in the call. A module that cannot (it lacks
+/// `UMMUNOTIFY_FEATURE_IDENTITY`, as that of 2009 does) gets a mark by `F_SETSIG` of fcntl(2), which is
+/// looked at before each call: leave `F_SETSIG` alone there.
 #[derive(Debug)]
 pub struct Device {
-    file: File,
+    file: DeviceFile,
     counter: Generations,
     features: Features,
     slots: Option<Slots>,
@@ -55,7 +62,7 @@ impl Device {
 
     pub(crate) fn open_with(options: &Options) -> Result<Device, Error> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = open(&options.path, flags, Mode::empty()).map(File::from).map_err(|errno| {
+        let file = open(&options.path, flags, Mode::empty()).map_err(|errno| {
             let path = options.path.clone();
             match errno {
                 Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => Error::NotFound { path },
@@ -80,14 +87,9 @@ impl Device {
             slots: options.slots,
             ..NegotiateIoctl::default()
         };
-        if !options.features.is_empty() {
-            match sys::negotiate(&file, &mut granted) {
-                Ok(()) => {}
-                // A module of 2009 grants nothing.
-                Err(Errno::ENOTTY) => granted = NegotiateIoctl::default(),
-                Err(errno) => return Err(system("negotiate")(errno)),
-            }
-        }
+        // No other file is mapped there.
+        let unique = counter.as_ptr() as u64;
+        let file = DeviceFile::new(file, unique, &mut granted).map_err(system("negotiate"))?;
         let features = Features::from_bits_truncate(granted.features);
         let slot_bytes = NonZeroUsize::new(granted.slots as usize * size_of::<u64>());
         let slots = slot_bytes.filter(|_| features.contains(Features::GENSLOT)).map(|bytes| {
@@ -173,10 +175,12 @@ impl Device {
             flags: watch.flags(),
             reserved: watch.slot.unwrap_or(0),
         };
-        sys::register(&self.file, &region).map_err(|errno| match errno {
-            Errno::EINVAL => Error::CookieInUse { cookie },
-            Errno::ENOSPC => Error::TooManyRegions { start: region.start, end: region.end },
-            errno => system("register")(errno),
+        self.file.register(&region).map_err(|failure| match failure {
+            Failure::Refused(Errno::EINVAL) => Error::CookieInUse { cookie },
+            Failure::Refused(Errno::ENOSPC) => {
+                Error::TooManyRegions { start: region.start, end: region.end }
+            }
+            failure => self.failed("register", failure),
         })
     }
 
@@ -190,9 +194,9 @@ impl Device {
     /// split a huge page, as fork(2) does with one that is pinned.
     pub fn note(&self, cookie: u64) -> Result<(), Error> {
         self.needs(Features::VERIFY)?;
-        sys::note(&self.file, cookie).map_err(|errno| match errno {
-            Errno::EINVAL => Error::UnknownCookie { cookie },
-            errno => system("note")(errno),
+        self.file.note(cookie).map_err(|failure| match failure {
+            Failure::Refused(Errno::EINVAL) => Error::UnknownCookie { cookie },
+            failure => self.failed("note", failure),
         })
     }
 
@@ -203,9 +207,9 @@ impl Device {
     /// was loaded before this call has not moved after it. `UMMUNOTIFY_VERIFY`.
     pub fn verify(&self, cookie: u64) -> Result<bool, Error> {
         self.needs(Features::VERIFY)?;
-        sys::verify(&self.file, cookie).map_err(|errno| match errno {
-            Errno::EINVAL => Error::UnknownCookie { cookie },
-            errno => system("verify")(errno),
+        self.file.verify(cookie).map_err(|failure| match failure {
+            Failure::Refused(Errno::EINVAL) => Error::UnknownCookie { cookie },
+            failure => self.failed("verify", failure),
         })
     }
 
@@ -219,9 +223,9 @@ impl Device {
     /// Stops watching the range of `cookie`. An event of it that was not read is dropped.
     /// `UMMUNOTIFY_UNREGISTER_REGION`.
     pub fn unregister(&self, cookie: u64) -> Result<(), Error> {
-        sys::unregister(&self.file, cookie).map_err(|errno| match errno {
-            Errno::EINVAL => Error::UnknownCookie { cookie },
-            errno => system("unregister")(errno),
+        self.file.unregister(cookie).map_err(|failure| match failure {
+            Failure::Refused(Errno::EINVAL) => Error::UnknownCookie { cookie },
+            failure => self.failed("unregister", failure),
         })
     }
 
@@ -232,13 +236,11 @@ impl Device {
     /// then on.
     pub fn read<'b>(&self, buffer: &'b mut EventBuffer) -> Result<Events<'b>, Error> {
         loop {
-            return match (&self.file).read(buffer.bytes_mut()) {
+            return match self.file.read(buffer.bytes_mut()) {
                 Ok(len) => buffer.events(len),
-                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                    Some(Errno::EINTR) => continue,
-                    Some(Errno::EAGAIN) => buffer.events(0),
-                    errno => Err(system("read")(errno.unwrap_or(Errno::EIO))),
-                },
+                Err(Failure::Refused(Errno::EINTR)) => continue,
+                Err(Failure::Refused(Errno::EAGAIN)) => buffer.events(0),
+                Err(failure) => Err(self.failed("read", failure)),
             };
         }
     }
@@ -249,6 +251,7 @@ impl Device {
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
         let timeout = timeout
             .map_or(PollTimeout::NONE, |t| PollTimeout::try_from(t).unwrap_or(PollTimeout::MAX));
+        self.file.check().map_err(|failure| self.failed("wait", failure))?;
         let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
             Ok(_) => {}
@@ -260,6 +263,15 @@ impl Device {
             return Err(Error::ForeignProcess);
         }
         Ok(seen.contains(PollFlags::POLLIN))
+    }
+
+    fn failed(&self, call: &'static str, failure: Failure) -> Error {
+        match failure {
+            Failure::Refused(errno) => system(call)(errno),
+            Failure::NotOurs(errno) => {
+                Error::DescriptorLost { fd: self.file.as_fd().as_raw_fd(), errno }
+            }
+        }
     }
 }
 

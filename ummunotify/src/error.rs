@@ -90,6 +90,18 @@ pub enum Error {
     /// process that was handed the file.
     #[error("the device was opened by another process: open it again after fork")]
     ForeignProcess,
+    /// The descriptor is closed, or another file's by now. That file was left alone.
+    #[error(
+        "file descriptor {fd}, once of the ummunotify device, is closed or another file's now \
+         ({errno}): other code of this process closed it, as daemon(3), closefrom(3) or a second \
+         close(2) do; open the device again, and after that"
+    )]
+    DescriptorLost {
+        /// The descriptor.
+        fd: i32,
+        /// What it answered.
+        errno: Errno,
+    },
     /// The kernel sent an event that the 2009 interface does not have.
     #[error(
         "the kernel sent an event of unknown type {kind}: is another module behind the device?"

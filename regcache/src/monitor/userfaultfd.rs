@@ -124,9 +124,10 @@ pub enum UserfaultfdError {
 /// # It does not hang
 ///
 /// No page is ever protected or missing, so no access to memory ever waits. Who unmaps waits for one
-/// thread, which waits for nobody: it takes no lock and allocates nothing. The file belongs to that
-/// thread alone, so that forked children have no part in it, and the kernel lets everybody go should
-/// the thread end. A debugger that stops that thread and lets others run stops whoever unmaps.
+/// thread, which waits for nobody: it takes no lock and allocates nothing. The file is open in a table
+/// of files that only this thread and a second one have, so that forked children have no part in it,
+/// no code of the process can close it by its number, and the kernel lets everybody go should the
+/// threads end. A debugger that stops that thread and lets others run stops whoever unmaps.
 #[derive(Debug)]
 pub struct Userfaultfd {
     shared: Arc<Shared>,
@@ -189,6 +190,7 @@ impl Userfaultfd {
             State::NoEvents(errno) => Err(UserfaultfdError::NoEvents { errno }),
             State::NoFiles(errno) => Err(UserfaultfdError::NoOwnFiles { errno }),
             State::NoWriteProtect => Err(UserfaultfdError::NoWriteProtect),
+            State::NoServer(errno) => Err(resources(errno.into())),
             State::Starting | State::Ended => Err(resources(io::ErrorKind::Other.into())),
         }
     }

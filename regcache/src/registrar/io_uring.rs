@@ -2,6 +2,7 @@
 //! Linux with no device.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::{Keys, Registrar};
 use crate::access::Access;
+use crate::descriptor::Mark;
 use crate::range::AddressRange;
 
 /// Why there is no ring.
@@ -40,8 +42,16 @@ pub enum IoUringError {
 ///
 /// The kernel unpins some time after [`deregister`](Registrar::deregister) has returned: on Linux 6.1
 /// about a second, on 6.18 a few milliseconds. Until then the memory counts against `RLIMIT_MEMLOCK`.
+///
+/// # A descriptor that somebody else closes
+///
+/// Where other code of the process has closed the ring's descriptor, every call fails with `EBADF` and
+/// touches nothing of the file that has its number now. What was registered stays pinned until the
+/// process ends.
 pub struct IoUring {
-    ring: io_uring::IoUring,
+    ring: ManuallyDrop<io_uring::IoUring>,
+    /// Tells the ring's descriptor from another file's of the same number.
+    mark: Mark,
     /// Tells this ring's regions from those of another.
     id: u64,
     free: Mutex<Vec<u16>>,
@@ -83,8 +93,10 @@ impl IoUring {
         ring.submitter()
             .register_buffers_sparse(slots)
             .map_err(|error| table_error(errno(error)))?;
+        let mark = Mark::set(ring.as_raw_fd()).map_err(IoUringError::Ring)?;
         Ok(IoUring {
-            ring,
+            ring: ManuallyDrop::new(ring),
+            mark,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             free: Mutex::new((0..=last).rev().collect()),
             transfers: Mutex::default(),
@@ -158,6 +170,7 @@ impl IoUring {
         if transfers.broken {
             return Err(Errno::EIO);
         }
+        self.refuse_lost()?;
         // SAFETY: only this function makes a submission queue, and the lock is held. `entry` is
         // valid until it has completed: below, no return leaves it where the kernel can find it.
         unsafe { self.ring.submission_shared().push(entry) }.map_err(|_| Errno::EBUSY)?;
@@ -178,12 +191,26 @@ impl IoUring {
         }
     }
 
+    fn refuse_lost(&self) -> Result<(), Errno> {
+        if self.mark.is_on(self.ring.as_raw_fd()) { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
     fn update(&self, index: u16, base: usize, len: usize) -> Result<(), Errno> {
+        self.refuse_lost()?;
         let iovec = libc::iovec { iov_base: base as *mut libc::c_void, iov_len: len };
         // SAFETY: the kernel pins pages and keeps no address, so the memory may go at any time; a
         // range that is not mapped is EFAULT. Without a transfer nothing reads or writes the pages.
         unsafe { self.ring.submitter().register_buffers_update(index.into(), &[iovec], None) }
             .map_err(errno)
+    }
+}
+
+impl Drop for IoUring {
+    fn drop(&mut self) {
+        if self.refuse_lost().is_ok() {
+            // SAFETY: it is dropped once, here, and not used after.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+        }
     }
 }
 

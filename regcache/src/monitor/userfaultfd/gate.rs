@@ -8,8 +8,11 @@ use rustix::time::Timespec;
 /// Looks at what is waited for, before the thread sleeps.
 const SPINS: u32 = 100;
 
-/// Nobody relies on this: a wake-up that is missed would be a delay, and not a hang.
-const AT_MOST: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// How long a thread sleeps at a time. Nobody relies on this: a wake-up that is missed would be a
+/// delay, and not a hang.
+const BRIEFLY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// For a thread that may have nothing to do for long.
+pub(super) const LONG: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// A futex(2) that counts.
 #[derive(Debug, Default)]
@@ -32,6 +35,11 @@ impl Gate {
 
     /// Waits until `done`, which is asked again after each [`open`](Gate::open).
     pub(super) fn wait_until(&self, done: impl Fn() -> bool) {
+        self.wait(BRIEFLY, done);
+    }
+
+    /// The same, asked at least each `at_most`.
+    pub(super) fn wait(&self, at_most: Timespec, done: impl Fn() -> bool) {
         for _ in 0..SPINS {
             if done() {
                 return;
@@ -46,7 +54,7 @@ impl Gate {
                 break;
             }
             // It returns at a move, a signal, the end of the time, or for no reason: ask again.
-            let _ = futex::wait(&self.moves, futex::Flags::PRIVATE, moves, Some(&AT_MOST));
+            let _ = futex::wait(&self.moves, futex::Flags::PRIVATE, moves, Some(&at_most));
         }
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }

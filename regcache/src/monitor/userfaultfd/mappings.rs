@@ -45,32 +45,31 @@ pub(super) struct Mapping {
     pub private_anonymous: bool,
 }
 
-/// The process's list of mappings.
+/// The process's list of mappings. The file is opened anew each time: other code of the process may
+/// close a descriptor that stays open, and its number be another file's.
 #[derive(Debug)]
 pub(super) struct Mappings {
-    file: File,
     has_query: bool,
 }
 
 impl Mappings {
     pub(super) fn open() -> io::Result<Mappings> {
-        let mut mappings = Mappings { file: File::open(PATH)?, has_query: true };
-        mappings.has_query = mappings.query(0).is_ok();
-        Ok(mappings)
+        Ok(Mappings { has_query: query(&File::open(PATH)?, 0).is_ok() })
     }
 
     /// The mappings in `range`, in order.
     pub(super) fn within(&self, range: AddressRange) -> io::Result<Vec<Mapping>> {
         let mut found = Vec::new();
+        let file = File::open(PATH)?;
         if self.has_query {
             let mut addr = range.start();
             while addr < range.end() {
-                let Some(mapping) = self.query(addr)? else { break };
+                let Some(mapping) = query(&file, addr)? else { break };
                 addr = mapping.range.end();
                 found.extend(clipped(mapping, range));
             }
         } else {
-            for line in BufReader::new(File::open(PATH)?).lines() {
+            for line in BufReader::new(file).lines() {
                 let mapping = parse(&line?).ok_or(io::ErrorKind::InvalidData)?;
                 if mapping.range.start() >= range.end() {
                     break;
@@ -80,30 +79,29 @@ impl Mappings {
         }
         Ok(found)
     }
+}
 
-    /// The mapping at `addr`, or else the next.
-    fn query(&self, addr: usize) -> Result<Option<Mapping>, Errno> {
-        let mut query = Query {
-            size: size_of::<Query>() as u64,
-            query_flags: COVERING_OR_NEXT_VMA,
-            query_addr: addr as u64,
-            ..Query::default()
-        };
-        // SAFETY: the kernel reads and writes the structure, whose size it is given, and nothing
-        // else: no buffer for a name is in it.
-        let result =
-            unsafe { libc::ioctl(self.file.as_raw_fd(), PROCMAP_QUERY as _, &raw mut query) };
-        match Errno::result(result) {
-            Ok(_) => {}
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(errno),
-        }
-        let (start, end) = (query.vma_start as usize, query.vma_end as usize);
-        let range = AddressRange::new(start, end.wrapping_sub(start)).ok_or(Errno::EINVAL)?;
-        let private_anonymous = query.vma_flags & VMA_SHARED == 0
-            && (query.inode, query.dev_major, query.dev_minor) == (0, 0, 0);
-        Ok(Some(Mapping { range, private_anonymous }))
+/// The mapping at `addr`, or else the next.
+fn query(file: &File, addr: usize) -> Result<Option<Mapping>, Errno> {
+    let mut query = Query {
+        size: size_of::<Query>() as u64,
+        query_flags: COVERING_OR_NEXT_VMA,
+        query_addr: addr as u64,
+        ..Query::default()
+    };
+    // SAFETY: the kernel reads and writes the structure, whose size it is given, and nothing
+    // else: no buffer for a name is in it.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), PROCMAP_QUERY as _, &raw mut query) };
+    match Errno::result(result) {
+        Ok(_) => {}
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(errno),
     }
+    let (start, end) = (query.vma_start as usize, query.vma_end as usize);
+    let range = AddressRange::new(start, end.wrapping_sub(start)).ok_or(Errno::EINVAL)?;
+    let private_anonymous = query.vma_flags & VMA_SHARED == 0
+        && (query.inode, query.dev_major, query.dev_minor) == (0, 0, 0);
+    Ok(Some(Mapping { range, private_anonymous }))
 }
 
 fn clipped(mapping: Mapping, to: AddressRange) -> Option<Mapping> {
@@ -151,7 +149,7 @@ mod tests {
         {
             let range = AddressRange::new(addr, 1).unwrap().round_to_pages().unwrap();
             let by_default = Mappings::open().unwrap();
-            let by_text = Mappings { file: File::open(PATH).unwrap(), has_query: false };
+            let by_text = Mappings { has_query: false };
             let found = by_text.within(range).unwrap();
             assert_eq!(found.len(), 1);
             assert_eq!(by_default.within(range).unwrap(), found);

@@ -190,18 +190,14 @@ impl From<AddressRange> for UffdioRange {
     }
 }
 
-/// Gives the calling thread a table of files of its own, in which only `kept` are open.
-pub(super) fn keep_only(mut kept: [RawFd; 2]) -> Result<(), Errno> {
-    kept.sort_unstable();
-    let [low, high] = kept.map(|fd| fd as u32);
+/// Gives the calling thread a table of files of its own, in which only `kept` is open.
+pub(super) fn keep_only(kept: RawFd) -> Result<(), Errno> {
+    let kept = kept as u32;
     // The first call makes the table, so it comes first whatever it closes, and cannot be left out:
     // its range may be of files that there are none of.
-    close_range(high.wrapping_add(1), u32::MAX, CLOSE_RANGE_UNSHARE)?;
-    if low > 0 {
-        close_range(0, low - 1, 0)?;
-    }
-    if high - low > 1 {
-        close_range(low + 1, high - 1, 0)?;
+    close_range(kept.wrapping_add(1), u32::MAX, CLOSE_RANGE_UNSHARE)?;
+    if kept > 0 {
+        close_range(0, kept - 1, 0)?;
     }
     Ok(())
 }

@@ -9,22 +9,29 @@
 //! the unmapper goes on, every lookup that follows finds news.
 //!
 //! The userfaultfd is open in this thread's own table of files and nowhere else. So no child
-//! process ever holds it open, forked or cloned in whatever way; and when this thread ends, for
-//! whatever reason, the kernel closes it, which ends all watches and lets go whoever is blocked.
-//! Nothing can then wait for a reader that is not there. The price is that this thread makes the
-//! ioctls, on request.
+//! process ever holds it open, forked or cloned in whatever way; no code of the process closes it by
+//! its number; and when this thread ends, for whatever reason, the kernel closes it, which ends all
+//! watches and lets go whoever is blocked. Nothing can then wait for a reader that is not there.
+//!
+//! The price is that the ioctls are made on request, by a second thread that shares the table: the
+//! *server*. It is woken by a futex, since a descriptor of the process's own table may be closed by
+//! anybody and its number be another file's.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use nix::errno::Errno;
+use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::gate::Gate;
+use super::gate::{Gate, LONG};
 use super::ring::{Change, Ring};
 use super::sys::{self, Event, Message, OpenError, Uffd};
+use crate::descriptor::Descriptor;
 use crate::range::AddressRange;
 
 /// What the thread is asked to do.
@@ -34,6 +41,8 @@ pub(super) enum Request {
     Register = 1,
     /// Tell no more.
     Unregister = 2,
+    /// Make [`Shared::news`] unreadable, if the ring has been emptied.
+    ClearNews = 3,
 }
 
 /// Where the thread is in its life, and if it did not come far, why.
@@ -49,6 +58,8 @@ pub(super) enum State {
     /// The userfaultfd has no events.
     NoEvents(Errno),
     NoWriteProtect,
+    /// A second thread, or its eventfd, cannot be had.
+    NoServer(Errno),
 }
 
 impl State {
@@ -61,6 +72,7 @@ impl State {
             State::NoUserfaultfd(errno) => (4, errno as i32),
             State::NoEvents(errno) => (5, errno as i32),
             State::NoWriteProtect => (6, 0),
+            State::NoServer(errno) => (7, errno as i32),
         };
         kind << 32 | u64::from(errno as u32)
     }
@@ -74,6 +86,7 @@ impl State {
             4 => State::NoUserfaultfd(errno),
             5 => State::NoEvents(errno),
             6 => State::NoWriteProtect,
+            7 => State::NoServer(errno),
             _ => State::Ended,
         }
     }
@@ -87,9 +100,14 @@ pub(super) struct Shared {
     /// The generation up to which all events are in the ring.
     recorded: AtomicU64,
     pub ring: Ring,
+    /// Where threads of the process wait for the two here.
     gate: Gate,
+    /// Where the server waits for them.
+    requests: Gate,
     state: AtomicU64,
     stop: AtomicBool,
+    /// Held by the thread that has something asked.
+    asking: Mutex<()>,
     /// Requests ever made, and ever answered: at most one is open.
     asked: AtomicU32,
     answered: AtomicU32,
@@ -98,31 +116,33 @@ pub(super) struct Shared {
     len: AtomicU64,
     /// An errno, or 0.
     answer: AtomicI32,
-    /// Rung when there is a request, or `stop` is set.
-    bell: OwnedFd,
-    /// Rung when there is something in the ring.
-    news: OwnedFd,
+    /// Readable when there is something in the ring. The process only polls it: it is written and
+    /// read in the threads' own table of files.
+    news: Descriptor,
+    /// It has been made readable since it was last cleared.
+    has_news: AtomicBool,
     epoch: Instant,
 }
 
 impl Shared {
-    pub(super) fn new() -> rustix::io::Result<Shared> {
-        let new_eventfd = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+    pub(super) fn new() -> Result<Shared, Errno> {
         Ok(Shared {
             generation: AtomicU64::new(0),
             recorded: AtomicU64::new(0),
             ring: Ring::new(),
             gate: Gate::default(),
+            requests: Gate::default(),
             state: AtomicU64::new(State::Starting.to_word()),
             stop: AtomicBool::new(false),
+            asking: Mutex::new(()),
             asked: AtomicU32::new(0),
             answered: AtomicU32::new(0),
             request: AtomicU32::new(0),
             start: AtomicU64::new(0),
             len: AtomicU64::new(0),
             answer: AtomicI32::new(0),
-            bell: new_eventfd()?,
-            news: new_eventfd()?,
+            news: Descriptor::new(new_eventfd()?)?,
+            has_news: AtomicBool::new(false),
             epoch: Instant::now(),
         })
     }
@@ -138,6 +158,12 @@ impl Shared {
         self.epoch.elapsed().as_nanos() as u64
     }
 
+    /// Whether the server has nothing more to do.
+    fn is_ending(&self) -> bool {
+        // Acquire pairs with the Release in `stop`.
+        self.stop.load(Ordering::Acquire) || self.state() == State::Ended
+    }
+
     pub(super) fn state(&self) -> State {
         // Acquire pairs with the Release in `set_state`: what came before it has been done.
         State::from_word(self.state.load(Ordering::Acquire))
@@ -147,6 +173,7 @@ impl Shared {
         // Release pairs with the Acquire in `state`.
         self.state.store(state.to_word(), Ordering::Release);
         self.gate.open();
+        self.requests.open();
     }
 
     /// Waits until the thread runs or will not.
@@ -163,15 +190,16 @@ impl Shared {
         self.state() == State::Running
     }
 
-    /// Has the thread do `request`, and returns what came of it. Called by one thread at a time.
+    /// Has the server do `request`, and returns what came of it.
     pub(super) fn ask(&self, request: Request, range: AddressRange) -> Result<(), Errno> {
+        let _one = self.asking.lock();
         self.request.store(request as u32, Ordering::Relaxed);
         self.start.store(range.start() as u64, Ordering::Relaxed);
         self.len.store(range.len() as u64, Ordering::Relaxed);
         let number = self.asked.load(Ordering::Relaxed).wrapping_add(1);
         // Release pairs with the Acquire in `answer_request`: the request is written.
         self.asked.store(number, Ordering::Release);
-        ring_bell(self.bell.as_fd());
+        self.requests.open();
         // Acquire pairs with the Release in `answer_request`: so is the answer.
         let answered = || self.answered.load(Ordering::Acquire) == number;
         self.gate.wait_until(|| answered() || self.state() != State::Running);
@@ -184,11 +212,11 @@ impl Shared {
         }
     }
 
-    /// Tells the thread to end.
+    /// Tells the threads to end.
     pub(super) fn stop(&self) {
-        // Release pairs with the Acquire in `run`.
+        // Release pairs with the Acquire in `serve`.
         self.stop.store(true, Ordering::Release);
-        ring_bell(self.bell.as_fd());
+        self.requests.open();
     }
 
     /// Readable when there is something in the ring.
@@ -196,8 +224,22 @@ impl Shared {
         self.news.as_fd()
     }
 
+    /// What is in the ring is about to be taken out.
     pub(super) fn clear_news(&self) {
-        clear(self.news.as_fd());
+        // AcqRel, and the same in `tell_news` and `answer_request`: see there.
+        if self.has_news.swap(false, Ordering::AcqRel) {
+            if let Some(nothing) = AddressRange::new(0, 1) {
+                // It fails where the threads have ended: then the news are for ever.
+                let _ = self.ask(Request::ClearNews, nothing);
+            }
+        }
+    }
+
+    /// Something is in the ring.
+    fn tell_news(&self, news: BorrowedFd<'_>) {
+        if !self.has_news.swap(true, Ordering::AcqRel) {
+            ring_bell(news);
+        }
     }
 
     /// An event is there, and whoever made it is blocked: everybody is to know before it goes on.
@@ -230,7 +272,7 @@ impl Shared {
         }
     }
 
-    fn answer_request(&self, uffd: &Uffd) {
+    fn answer_request(&self, uffd: &Uffd, news: BorrowedFd<'_>) {
         // Acquire pairs with the Release in `ask`.
         let number = self.asked.load(Ordering::Acquire);
         if number == self.answered.load(Ordering::Relaxed) {
@@ -238,12 +280,18 @@ impl Shared {
         }
         let start = self.start.load(Ordering::Relaxed) as usize;
         let len = self.len.load(Ordering::Relaxed) as usize;
-        let result = match AddressRange::new(start, len) {
-            Some(range) if self.request.load(Ordering::Relaxed) == Request::Register as u32 => {
-                uffd.register(range)
+        let result = match (AddressRange::new(start, len), self.request.load(Ordering::Relaxed)) {
+            (Some(range), REGISTER) => uffd.register(range),
+            (Some(range), UNREGISTER) => uffd.unregister(range),
+            (_, CLEAR_NEWS) => {
+                clear(news);
+                // What was told between the question and the clearing was cleared with the rest.
+                if self.has_news.load(Ordering::Acquire) {
+                    ring_bell(news);
+                }
+                Ok(())
             }
-            Some(range) => uffd.unregister(range),
-            None => Err(Errno::EINVAL),
+            _ => Err(Errno::EINVAL),
         };
         self.answer.store(result.err().map_or(0, |errno| errno as i32), Ordering::Relaxed);
         // Release pairs with the Acquire in `ask`.
@@ -252,14 +300,17 @@ impl Shared {
     }
 }
 
-/// The life of the thread.
+const REGISTER: u32 = Request::Register as u32;
+const UNREGISTER: u32 = Request::Unregister as u32;
+const CLEAR_NEWS: u32 = Request::ClearNews as u32;
+
+/// The life of the thread that reads the events.
 pub(super) fn run(shared: Arc<Shared>) {
-    let (bell, news) = (shared.bell.as_fd(), shared.news.as_fd());
-    if let Err(errno) = sys::keep_only([bell.as_raw_fd(), news.as_raw_fd()]) {
+    if let Err(errno) = sys::keep_only(shared.news.as_fd().as_raw_fd()) {
         return shared.set_state(State::NoFiles(errno));
     }
     let uffd = match Uffd::open() {
-        Ok(uffd) => uffd,
+        Ok(uffd) => Arc::new(uffd),
         Err(error) => {
             return shared.set_state(match error {
                 OpenError::Call(errno) => State::NoUserfaultfd(errno),
@@ -268,15 +319,33 @@ pub(super) fn run(shared: Arc<Shared>) {
             });
         }
     };
+    let server = new_eventfd().and_then(|bell| {
+        let bell = Arc::new(bell);
+        let server = start_server(shared.clone(), uffd.clone(), bell.clone())
+            .map_err(|error| error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw))?;
+        Ok((server, bell))
+    });
+    let (server, bell) = match server {
+        Ok(server) => server,
+        Err(errno) => return shared.set_state(State::NoServer(errno)),
+    };
+    read_events(&shared, uffd, &bell);
+    // Nobody is blocked any more, so the server may need any lock now.
+    let _ = server.join();
+}
+
+/// Ends when it is told to or the userfaultfd fails.
+fn read_events(shared: &Shared, uffd: Arc<Uffd>, bell: &OwnedFd) {
+    let news = shared.news.as_fd();
     // Dropped before `uffd`: all is marked as changed before whoever is blocked is let go.
-    let _end = End(&shared);
+    let _end = End(shared);
     shared.set_state(State::Running);
 
     let mut buffer = [Message::default(); 16];
     loop {
         let mut files = [
             PollFd::from_borrowed_fd(uffd.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(bell, PollFlags::IN),
+            PollFd::new(bell, PollFlags::IN),
         ];
         if let Err(error) = poll(&mut files, None) {
             if error == rustix::io::Errno::INTR {
@@ -296,16 +365,42 @@ pub(super) fn run(shared: Arc<Shared>) {
             // Release pairs with the Acquire in `wait_for_records`: the ring is written.
             shared.recorded.store(generation, Ordering::Release);
             shared.gate.open();
-            ring_bell(news);
+            shared.tell_news(news);
         }
         if !rung.is_empty() {
-            clear(bell);
-            // Acquire pairs with the Release in `stop`.
-            if shared.stop.load(Ordering::Acquire) {
-                return;
-            }
-            shared.answer_request(&uffd);
+            return;
         }
+    }
+}
+
+fn start_server(
+    shared: Arc<Shared>,
+    uffd: Arc<Uffd>,
+    bell: Arc<OwnedFd>,
+) -> io::Result<JoinHandle<()>> {
+    let server = thread::Builder::new().name("regcache-uffd-2".into());
+    server.spawn(move || {
+        serve(&shared, &uffd);
+        // First, so that the file is closed when the other thread lets go of it, and not by this
+        // one, which may have to wait for a lock that somebody holds who is blocked.
+        drop(uffd);
+        ring_bell(bell.as_fd());
+    })
+}
+
+/// Makes the ioctls. Waits for requests only, and allocates and locks nothing.
+fn serve(shared: &Shared, uffd: &Uffd) {
+    let news = shared.news.as_fd();
+    loop {
+        shared.requests.wait(LONG, || {
+            // Acquire pairs with the Release in `ask`.
+            shared.asked.load(Ordering::Acquire) != shared.answered.load(Ordering::Relaxed)
+                || shared.is_ending()
+        });
+        if shared.is_ending() {
+            return;
+        }
+        shared.answer_request(uffd, news);
     }
 }
 
@@ -317,8 +412,13 @@ impl Drop for End<'_> {
         let Self(shared) = self;
         shared.set_state(State::Ended);
         shared.mark();
-        ring_bell(shared.news.as_fd());
+        shared.tell_news(shared.news.as_fd());
     }
+}
+
+fn new_eventfd() -> Result<OwnedFd, Errno> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
 fn ring_bell(eventfd: BorrowedFd<'_>) {

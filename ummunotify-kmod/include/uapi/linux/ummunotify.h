@@ -146,6 +146,8 @@ struct ummunotify_event {
 #define UMMUNOTIFY_FEATURE_DELIVERED	(1 << 8)
 /* struct ummunotify_stats is in the counter's page, at UMMUNOTIFY_STATS_AT. */
 #define UMMUNOTIFY_FEATURE_STATS	(1 << 9)
+/* IDENTIFY and CALL: calls that reach this file or none. */
+#define UMMUNOTIFY_FEATURE_IDENTITY	(1 << 10)
 
 /**
  * struct ummunotify_negotiate - what is wanted, and what is granted
@@ -290,5 +292,47 @@ struct ummunotify_stats {
 };
 
 #define UMMUNOTIFY_STATS_AT		64
+
+/*
+ * A library's file descriptor can be closed by other code of its process, and
+ * the next file that is opened gets its number.  A read() of that file may take
+ * what belongs to somebody else, and "nothing to read" says nothing about the
+ * mapped counter, which still is that of the first file.
+ *
+ * IDENTIFY gives a file a number, once: EBUSY after that, EINVAL for 0.  It
+ * must be one that no other file of the process has.  The argument points to
+ * it.
+ */
+#define UMMUNOTIFY_IDENTIFY		_IOW(UMMUNOTIFY_MAGIC, 10, __u64)
+
+/**
+ * struct ummunotify_call - a call on the file with this identity
+ * @size: size of this structure
+ * @call: which call, by its number UMMUNOTIFY_*; or UMMUNOTIFY_READ; 0 only
+ *	compares the identity
+ * @identity: as given to IDENTIFY
+ * @answer: out: the complement of @identity, so that a success of another
+ *	driver's ioctl is not taken for one of this call
+ * @arg: the argument of the call; with READ, where the events go
+ * @len: with READ, the size of that in bytes; else 0
+ */
+struct ummunotify_call {
+	__u32	size;
+	__u32	call;
+	__u64	identity;
+	__u64	answer;
+	__u64	arg;
+	__u64	len;
+};
+
+/*
+ * Does what the call does, and returns what it returns.  ESTALE, and nothing is
+ * done: the file has another identity, or none.  ENOTTY: no such call.  A file
+ * of another kind says ENOTTY as well, or leaves @answer as it was.
+ */
+#define UMMUNOTIFY_CALL			_IO(UMMUNOTIFY_MAGIC, 11)
+
+/* For CALL only: as read(). */
+#define UMMUNOTIFY_READ			_IO(UMMUNOTIFY_MAGIC, 12)
 
 #endif /* _UAPI_LINUX_UMMUNOTIFY_H */
