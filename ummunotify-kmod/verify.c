@@ -36,8 +36,9 @@ static const siphash_key_t *digest_key(void)
 }
 
 /*
- * The digest of the page frames of a range of the caller's.  Pages that are
- * not there are faulted in: they differ from any that were noted.
+ * The digest of the page frames of a range of the caller's.  A page that is not
+ * there is -EFAULT, and stays away: what is pinned is there, and a range may be
+ * larger than the machine's memory.
  */
 static int digest_frames(unsigned long start, unsigned long last, u64 *digest)
 {
@@ -49,7 +50,8 @@ static int digest_frames(unsigned long start, unsigned long last, u64 *digest)
 	*digest = 0;
 	while (left) {
 		n = get_user_pages_fast(start, min_t(unsigned long, left,
-						     UMN_WALK), 0, pages);
+						     UMN_WALK), FOLL_NOFAULT,
+					pages);
 		/* Some kernels say -EOVERFLOW at the end of the addresses. */
 		if (n == 0 || n == -EOVERFLOW)
 			return -EFAULT;

@@ -259,6 +259,46 @@ TEST(parts_of_pages)
 	EXPECT_EQ(verify(d.fd, COOKIE), 1);
 }
 
+static long resident_pages(void)
+{
+	long pages = -1, unused;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	if (!f || fscanf(f, "%ld %ld", &unused, &pages) != 2)
+		pages = -1;
+	if (f)
+		fclose(f);
+	return pages;
+}
+
+/* 4 TiB of which two pages are there: the machine has no such memory. */
+TEST(a_sparse_range_is_not_filled)
+{
+	const size_t size = 4UL << 40;
+	long before;
+	struct dev d;
+	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		       MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	ASSERT(p != MAP_FAILED);
+	ASSERT_EQ(madvise(p, size, MADV_NOHUGEPAGE), 0);
+	p[0] = 1;
+	p[PAGE] = 1;
+	ASSERT(noted_init(&d, p, size));
+	ASSERT_EQ(watch(d.fd, p, 2 * PAGE, COOKIE + 1), 0);
+	before = resident_pages();
+	ASSERT(before > 0);
+	EXPECT_EQ(note(d.fd, COOKIE), -EFAULT);
+	EXPECT_EQ(verify(d.fd, COOKIE), -EINVAL);
+	EXPECT_EQ(note(d.fd, COOKIE + 1), 0);
+	EXPECT_EQ(verify(d.fd, COOKIE + 1), 1);
+	/* What was noted and has gone is not brought back either. */
+	ASSERT_EQ(madvise(p, 2 * PAGE, MADV_DONTNEED), 0);
+	EXPECT_EQ(verify(d.fd, COOKIE + 1), 0);
+	EXPECT_LT(resident_pages(), before + 64);
+	EXPECT_EQ(munmap(p, size), 0);
+}
+
 TEST(errors)
 {
 	char *p = area(2);

@@ -185,7 +185,8 @@ impl Device {
     }
 
     /// Notes which pages the range of `cookie` has now, for [`verify`](Device::verify). Call it
-    /// when the range is pinned. `UMMUNOTIFY_NOTE`.
+    /// when the range is pinned: where a page is not there, it is `EFAULT`, and none is faulted in.
+    /// `UMMUNOTIFY_NOTE`.
     ///
     /// This, and a [`verify`](Device::verify) that says yes, also spare events: where all of the
     /// range is private anonymous memory, and the range ignores both
