@@ -520,7 +520,8 @@ int umn_report(struct umn_core *core, struct umn_watcher *watcher,
 			flags |= UMN_REPORTING_HINT;
 		list_move_tail(&region->event, &watcher->reporting);
 		region->reporting_kinds = region->kinds;
-		region->delivered++;
+		if (region->delivered != ~0u)
+			region->delivered++;
 		if (!(region->flags & UMN_ONESHOT))
 			rearm(core, region);
 		region->flags |= flags;

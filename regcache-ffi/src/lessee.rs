@@ -78,7 +78,7 @@ impl Lessee {
         let chunks = self.chunks.borrow();
         // SAFETY: chunks of the directory, which this has a share of.
         let leases = chunks.iter().flat_map(|chunk| unsafe { &(**chunk).leases });
-        leases.filter(|lease| !lease.is_free()).count()
+        leases.filter(|lease| lease.is_lent()).count()
     }
 
     /// Lets another thread have it. What was lent stays lent.

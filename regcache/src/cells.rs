@@ -72,8 +72,9 @@ impl HoldCell {
 
     #[inline]
     fn is_free(&self) -> bool {
-        // Relaxed: only the block's owner fills cells, and a cell guards no data of its own.
-        self.0.load(Ordering::Relaxed) == 0
+        // Acquire pairs with the Release in `release`, which another thread may have made: what that
+        // holder did comes before the owner's next hold, whose value a scan may find instead of 0.
+        self.0.load(Ordering::Acquire) == 0
     }
 }
 

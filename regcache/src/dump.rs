@@ -40,7 +40,7 @@ impl Dump {
         let table = shared.table.lock();
         let held = shared.blocks.held();
         let in_use =
-            |id: SlotId| held.binary_search(&id).is_ok() || shared.slots[id].references() > 0;
+            |id: SlotId| held.binary_search(&id).is_ok() || shared.slots[id].seems_referenced();
         let mut regions: Vec<_> = table
             .list()
             .map(|(id, phase, body)| DumpedRegion {

@@ -136,7 +136,8 @@ impl<R: Registrar, M: Monitor> Drop for Guard<'_, R, M> {
     fn drop(&mut self) {
         let (home, slot) = (self.home, self.slot());
         if self.cell.is_none() && slot.state().is(Phase::Uncached) {
-            if slot.release_reference() {
+            // SAFETY: the slot is one that `Slot::uncached` made, and this guard ends.
+            if unsafe { Slot::release_uncached(self.slot) } {
                 Self::end_uncached(home, self.slot);
             }
             return;

@@ -129,7 +129,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         if word.is_none() && !self.is_fresh() {
             return false;
         }
-        if !slot.state_after_hold().is(Phase::Valid) {
+        if !slot.state().is(Phase::Valid) {
             return false;
         }
         // SAFETY: the slot is held, and was found valid since.
@@ -147,9 +147,9 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     pub(crate) fn let_go_of(&self, slot: &SlotOf<R>, cell: Option<&HoldCell>) {
         match cell {
             Some(cell) => cell.release(),
-            None => _ = slot.release_reference(),
+            None => slot.release_reference(),
         }
-        if slot.is_stale_after_release() {
+        if slot.state().is(Phase::Stale) {
             self.settle_zombie(slot);
         }
     }

@@ -39,7 +39,7 @@ fn violations(barrier: Barrier, rounds: u32, time: Duration) -> (u32, u32) {
             for round in (1..).step_by(3) {
                 meet(&holder_at, &ender_at, round);
                 cell.hold(0);
-                let valid = slot.state_after_hold().is(Phase::Valid);
+                let valid = slot.state().is(Phase::Valid);
                 found_valid.store(valid, Ordering::SeqCst);
                 meet(&holder_at, &ender_at, round + 1);
                 cell.release();

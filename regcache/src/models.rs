@@ -4,19 +4,21 @@
 //! RUSTFLAGS="--cfg loom" cargo test --release -p regcache --lib models
 //! ```
 //!
-//! The slot, the cells and the fences are the real ones. The table's lock is loom's, and what the
+//! The slot and the cells are the real ones; the fences are as strong as membarrier(2) makes them and
+//! no stronger (see [`crate::sync::model`]). The table's lock is loom's, and what the
 //! table does under it (make stale, settle, settle a zombie) is written out here in a few lines. The
 //! region is a cell that loom watches: a reader that runs together with the deregistration is an
 //! error.
 
 use loom::cell::UnsafeCell;
-use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::barrier::Barrier;
-use crate::cells::{BlockPages, Blocks};
+use crate::cells::{BlockPages, Blocks, HoldCell};
 use crate::slot::{Phase, Slot};
+use crate::sync::model::{far_fence, this_is_thread};
 
 /// Checks all orders of two threads; of three, those with up to three preemptions.
 fn check(model: impl Fn() + Sync + Send + 'static) {
@@ -56,7 +58,7 @@ impl Model {
 
     /// The far side of the barrier, then what `Table::settle` does.
     fn settle(&self) {
-        fence(Ordering::SeqCst);
+        far_fence();
         let mut zombie = self.table.lock().unwrap();
         *zombie = !self.try_end();
     }
@@ -109,7 +111,7 @@ impl Model {
         // SAFETY: each model's thread has a block of its own.
         let cell = unsafe { block.owned() }.free_cell().expect("a cell");
         cell.hold(0);
-        if self.slot.state_after_hold().is(Phase::Valid) {
+        if self.slot.state().is(Phase::Valid) {
             self.read();
         }
         cell.release();
@@ -118,7 +120,7 @@ impl Model {
 
     /// What a holder does when it has let go.
     fn after_release(&self) {
-        if self.slot.is_stale_after_release() {
+        if self.slot.state().is(Phase::Stale) {
             self.kick();
         }
     }
@@ -126,7 +128,7 @@ impl Model {
     /// A lookup by count, and its release.
     fn look_up_counted(&self) {
         self.slot.add_reference();
-        if self.slot.state_after_hold().is(Phase::Valid) {
+        if self.slot.state().is(Phase::Valid) {
             self.read();
         }
         self.slot.release_reference();
@@ -138,7 +140,7 @@ impl Model {
         // SAFETY: each model's thread has a block of its own.
         let cell = unsafe { block.owned() }.free_cell().expect("a cell");
         cell.hold(0);
-        let found = self.slot.state_after_hold().is(Phase::Valid);
+        let found = self.slot.state().is(Phase::Valid);
         if found {
             self.slot.add_reference();
         }
@@ -158,6 +160,14 @@ impl Model {
     }
 }
 
+/// A thread of a model; the one that begins it is number 0.
+fn spawn(number: usize, work: impl FnOnce() + 'static) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        this_is_thread(number);
+        work();
+    })
+}
+
 /// Does `work` on a thread of its own while the registration is ended. Every thread's block is
 /// claimed before: the lock around their list is not loom's.
 fn while_it_is_ended(work: fn(&Model, &BlockPages)) -> Arc<Model> {
@@ -165,7 +175,7 @@ fn while_it_is_ended(work: fn(&Model, &BlockPages)) -> Arc<Model> {
     let block = model.blocks.claim().unwrap();
     let worker = {
         let model = model.clone();
-        thread::spawn(move || work(&model, &block))
+        spawn(1, move || work(&model, &block))
     };
     model.make_stale();
     model.settle();
@@ -192,10 +202,10 @@ fn a_clone_that_outlives_the_cell_it_came_from() {
 fn two_holders_and_the_last_one_ends_it() {
     check(|| {
         let model = Arc::new(Model::new());
-        let threads: Vec<_> = (0..2)
-            .map(|_| {
+        let threads: Vec<_> = (1..=2)
+            .map(|n| {
                 let (model, block) = (model.clone(), model.blocks.claim().unwrap());
-                thread::spawn(move || model.look_up(&block))
+                spawn(n, move || model.look_up(&block))
             })
             .collect();
         model.make_stale();
@@ -212,12 +222,56 @@ fn a_lookup_that_comes_upon_the_next_tenant() {
         let block = model.blocks.claim().unwrap();
         let looker = {
             let model = model.clone();
-            thread::spawn(move || model.look_up(&block))
+            spawn(1, move || model.look_up(&block))
         };
         model.make_stale();
         model.settle();
         model.reuse();
         looker.join().unwrap();
+    });
+}
+
+/// A guard is dropped by another thread, whose release of the cell the owner sees before it uses the
+/// cell again: what that thread did with the registration comes before its end, though the scan
+/// finds only what the owner wrote into the cell last.
+#[test]
+fn a_cell_that_another_thread_has_let_go_of_is_used_again() {
+    check(|| {
+        let model = Arc::new(Model::new());
+        let block = model.blocks.claim().unwrap();
+        // SAFETY: only this thread uses the block, but for the cell that it hands on.
+        let owned = unsafe { block.owned() };
+        let cell: *const HoldCell = owned.next_cell().expect("a cell");
+        // SAFETY: the block lives until the end of the model.
+        let cell: &'static HoldCell = unsafe { &*cell };
+        cell.hold(0);
+        assert!(model.slot.state().is(Phase::Valid));
+        let other = {
+            let model = model.clone();
+            spawn(1, move || {
+                model.read();
+                cell.release();
+                model.after_release();
+            })
+        };
+        let ender = {
+            let model = model.clone();
+            spawn(2, move || {
+                model.make_stale();
+                model.settle();
+            })
+        };
+        if let Some(cell) = owned.next_cell() {
+            cell.hold(0);
+            if model.slot.state().is(Phase::Valid) {
+                model.read();
+            }
+            cell.release();
+            model.after_release();
+        }
+        other.join().unwrap();
+        ender.join().unwrap();
+        model.assert_ended();
     });
 }
 
@@ -250,7 +304,7 @@ fn a_lookup_after_a_change_against_a_drain() {
         if changed.load(Ordering::Acquire) {
             let seen = seen.load(Ordering::Acquire);
             let fresh = seen == generation.load(Ordering::Relaxed);
-            let valid = model.slot.state_after_hold().is(Phase::Valid);
+            let valid = model.slot.state().is(Phase::Valid);
             assert!(!(fresh && valid), "a hit on what had changed before the lookup began");
         }
         kernel.join().unwrap();

@@ -5,7 +5,9 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use nix::sys::mman::MmapAdvise;
+#[cfg(not(miri))]
+use nix::sys::mman::{MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::range::page_size;
 
@@ -24,6 +26,7 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
+#[cfg(not(miri))]
 impl Mapping {
     fn new(bytes: usize) -> Result<Mapping, Errno> {
         let bytes = bytes.max(1).checked_next_multiple_of(page_size()).ok_or(Errno::ENOMEM)?;
@@ -42,10 +45,38 @@ impl Mapping {
     }
 }
 
+#[cfg(not(miri))]
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: it is the mapping of `new`, and nobody borrows from it any more.
         let _ = unsafe { munmap(self.start.cast(), self.bytes.get()) };
+    }
+}
+
+/// Miri has neither madvise(2) nor every flag of mmap(2): the allocator's memory instead.
+#[cfg(miri)]
+impl Mapping {
+    fn new(bytes: usize) -> Result<Mapping, Errno> {
+        let bytes = NonZeroUsize::new(bytes).unwrap_or(NonZeroUsize::MIN);
+        // SAFETY: the size is not zero.
+        let start = unsafe { std::alloc::alloc_zeroed(Mapping::layout(bytes)) };
+        Ok(Mapping { start: NonNull::new(start).ok_or(Errno::ENOMEM)?, bytes })
+    }
+
+    fn layout(bytes: NonZeroUsize) -> std::alloc::Layout {
+        std::alloc::Layout::from_size_align(bytes.get(), page_size()).expect("less than isize::MAX")
+    }
+
+    fn advise(&self, _advice: MmapAdvise) -> Result<(), Errno> {
+        Ok(())
+    }
+}
+
+#[cfg(miri)]
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `new` allocated it by this layout, and nobody borrows from it any more.
+        unsafe { std::alloc::dealloc(self.start.as_ptr(), Mapping::layout(self.bytes)) };
     }
 }
 

@@ -29,7 +29,7 @@ use crate::monitor::Cookie;
 use crate::pages::ZeroedSlice;
 use crate::range::AddressRange;
 use crate::registrar::Keys;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, count_fence};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 
 pub(crate) type SlotId = u32;
 
@@ -133,31 +133,18 @@ impl<T> Slot<T> {
         Box::new(slot)
     }
 
-    /// Acquire pairs with the Release in `set`: who finds the slot valid finds the body.
+    /// Acquire pairs with the Release in `set`: who finds the slot valid finds the body. Asked by who
+    /// has just begun to hold the slot or let go of it, it is not older than what the ender of the
+    /// registration stored before it missed the hold: the near fence of a cell orders the one, and
+    /// the count the other (see `references`).
     #[inline]
     pub(crate) fn state(&self) -> State {
         State(self.state.load(Ordering::Acquire))
     }
 
-    /// Whether the slot is stale, asked by who has just let go of it: the near fence, or the SeqCst
-    /// of `release_reference`, stands before it. SeqCst for the latter.
-    #[inline]
-    pub(crate) fn is_stale_after_release(&self) -> bool {
-        State(self.state.load(Ordering::SeqCst)).is(Phase::Stale)
-    }
-
-    /// As [`state`](Slot::state), for who has just begun to hold the slot: the near fence, or the
-    /// SeqCst of `add_reference`, stands before it. SeqCst for the latter.
-    #[inline]
-    pub(crate) fn state_after_hold(&self) -> State {
-        State(self.state.load(Ordering::SeqCst))
-    }
-
-    /// The table's lock is held. Release pairs with the Acquire in `state`. SeqCst against the count
-    /// of references: who makes a slot stale and then reads the count, and who counts and then reads
-    /// the state, do not miss each other.
+    /// The table's lock is held. Release pairs with the Acquire in `state`.
     pub(crate) fn set(&self, state: State) {
-        self.state.store(state.0, Ordering::SeqCst);
+        self.state.store(state.0, Ordering::Release);
     }
 
     /// The monitor's word for this slot, as of its registration. Relaxed: it is compared by who has
@@ -190,30 +177,48 @@ impl<T> Slot<T> {
         visited
     }
 
-    /// SeqCst pairs with `set` and `references`: see there. A program that leaks guards may come to
-    /// the end of the numbers: it is aborted, as by `Arc`, since a count that wraps would free what
-    /// is held.
+    /// AcqRel: see `references`. A program that leaks guards may come to the end of the numbers: it is
+    /// aborted, as by `Arc`, since a count that wraps would free what is held.
     #[inline]
     pub(crate) fn add_reference(&self) {
-        if self.references.fetch_add(1, Ordering::SeqCst) >= MAX_REFERENCES {
+        if self.references.fetch_add(1, Ordering::AcqRel) >= MAX_REFERENCES {
             abort();
         }
-        count_fence();
     }
 
-    /// SeqCst pairs with `set` and `references`; it also releases what the holder did. Returns
-    /// whether it was the last.
+    /// AcqRel: see `references`. It also releases what the holder did.
     #[inline]
-    pub(crate) fn release_reference(&self) -> bool {
-        let last = self.references.fetch_sub(1, Ordering::SeqCst) == 1;
-        count_fence();
-        last
+    pub(crate) fn release_reference(&self) {
+        self.references.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// SeqCst pairs with `add_reference` and `release_reference`: read after the slot was made stale.
+    /// Releases one reference to a slot that [`uncached`](Slot::uncached) made, and returns whether
+    /// it was the last. If it was not, another thread may free the slot before this returns: so only
+    /// the count is borrowed, and not the slot.
+    ///
+    /// # Safety
+    ///
+    /// The caller has a reference, and gives it up.
+    pub(crate) unsafe fn release_uncached(slot: NonNull<Slot<T>>) -> bool {
+        // SAFETY: the slot lives until its last reference is released, which is this one or a later.
+        let references = unsafe { &(*slot.as_ptr()).references };
+        // AcqRel: what other holders did comes before the end of the slot.
+        references.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// How many hold the slot by count, asked by who has made it stale.
+    ///
+    /// This adds nothing, as a read-modify-write, and so do the others: of this and a holder's, the
+    /// one that comes later reads what the earlier one wrote, by AcqRel. So either this finds the
+    /// holder (or finds it gone), or the holder's next look at the state finds it stale.
     pub(crate) fn references(&self) -> u32 {
-        count_fence();
-        self.references.load(Ordering::SeqCst)
+        self.references.fetch_add(0, Ordering::AcqRel)
+    }
+
+    /// Whether somebody seems to hold the slot by count.
+    pub(crate) fn seems_referenced(&self) -> bool {
+        // Relaxed: a hint for the clock and for people.
+        self.references.load(Ordering::Relaxed) > 0
     }
 
     /// Puts a registration into the slot.

@@ -252,7 +252,7 @@ impl<T> Table<T> {
             let (id, slot) = (self.hand, &self.slots[self.hand]);
             if !slot.state().is(Phase::Valid)
                 || slot.take_visited()
-                || slot.references() > 0
+                || slot.seems_referenced()
                 || held.binary_search(&id).is_ok()
             {
                 continue;

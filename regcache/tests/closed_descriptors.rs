@@ -95,7 +95,7 @@ impl Other {
 
 impl Taken {
     /// The files are as they were made. Closes them.
-    fn is_untouched(self) {
+    fn assert_untouched(self) {
         for number in self.numbers {
             if let Other::Closed = self.other {
                 continue;
@@ -180,7 +180,7 @@ fn the_monitors(page: &Page, other: Other) {
     assert_eq!(cache.stats().uncached(), 0, "{other:?}: nothing of the monitor was lost");
     cache.drain().unwrap();
     drop(cache);
-    taken.is_untouched();
+    taken.assert_untouched();
 }
 
 fn the_reapers(other: Other) {
@@ -194,7 +194,7 @@ fn the_reapers(other: Other) {
     let spent = cpu_time() - before;
     assert!(spent < Duration::from_millis(250), "{other:?}: it spins: {spent:?}");
     drop(reaper);
-    taken.is_untouched();
+    taken.assert_untouched();
 }
 
 fn the_rings(page: &Page, other: Other) {
@@ -208,7 +208,7 @@ fn the_rings(page: &Page, other: Other) {
     let error = page.get(&cache).unwrap_err();
     assert!(error.to_string().contains("descriptor"), "{error}");
     drop(cache);
-    taken.is_untouched();
+    taken.assert_untouched();
 }
 
 /// The number of the ring is another ring's: its table stays as it is.

@@ -22,6 +22,7 @@ mod initramfs;
 mod kernel;
 mod link;
 mod machine;
+mod miri;
 mod module;
 mod mpi;
 mod mpi_picture;
@@ -78,6 +79,8 @@ enum Task {
     FuzzTruth(fuzz_truth::Args),
     /// Give the cache protection domains of the crates rdma-sys and ibverbs-sys
     Bindings(guest::Options),
+    /// Run the lock-free code under Miri, in several orders of the threads
+    Miri(miri::MiriArgs),
     /// Look this machine over: what is there, what is missing, and what brings it
     Doctor,
     /// Run the README's commands on fresh machines, made by debootstrap
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::main(args),
         Task::FuzzTruth(args) => fuzz_truth::main(args),
         Task::Bindings(options) => bindings::main(options),
+        Task::Miri(args) => miri::main(args),
         Task::Doctor => doctor::main(),
         Task::Newcomer(args) => newcomer::main(args),
         Task::Openib => openib::main(),
