@@ -52,7 +52,7 @@ impl From<Error> for Failure {
             Error::UnsupportedAccess { .. } | Error::NoMembarrier => libc::EOPNOTSUPP,
             Error::NotAccessible { errno, .. } | Error::Register { errno, .. } => number(*errno),
             Error::NoMemory { errno, .. } | Error::ForkDetection { errno } => number(*errno),
-            Error::CannotPin { .. } => libc::ENOMEM,
+            Error::CannotPin { .. } | Error::BarrierRefused { .. } => libc::ENOMEM,
             Error::NotDeregistered { .. } => libc::EBUSY,
             Error::Watch { source, .. } => monitor_errno(source),
             Error::Abandoned { .. } => libc::EAGAIN,

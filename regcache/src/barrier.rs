@@ -13,8 +13,6 @@
 //! store of A was made visible by the barrier and the second's load comes later; if after, the store
 //! of B was visible already. The first pays nothing for it.
 
-use std::sync::OnceLock;
-
 use nix::errno::Errno;
 
 /// How a holder of a registration and who wants to end it agree on who comes first.
@@ -28,12 +26,11 @@ pub enum Barrier {
 
 impl Barrier {
     /// [`Membarrier`](Barrier::Membarrier) where the kernel has it, else [`Atomic`](Barrier::Atomic).
+    /// Asked anew each time, since a seccomp filter may have come in between.
     pub fn best() -> Barrier {
-        static REGISTERED: OnceLock<bool> = OnceLock::new();
-        let registered = *REGISTERED.get_or_init(|| {
-            membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED).is_ok()
-                && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED).is_ok()
-        });
+        // The process registers once; again it is nothing.
+        let registered = membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED).is_ok()
+            && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED).is_ok();
         if registered { Barrier::Membarrier } else { Barrier::Atomic }
     }
 

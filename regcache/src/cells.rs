@@ -93,6 +93,8 @@ pub(crate) struct Block {
     hits: AtomicU64,
     /// A thread has the block.
     owned: AtomicBool,
+    /// Its owner knows that holds are counted: it holds nothing more by a cell.
+    counts: AtomicBool,
     /// Where to look for a free cell. Its owner's.
     cursor: Cell<u32>,
     /// Lookups to go until a full block is looked through again. Its owner's.
@@ -115,6 +117,7 @@ impl Block {
             last: AtomicU32::new(0),
             hits: AtomicU64::new(0),
             owned: AtomicBool::new(false),
+            counts: AtomicBool::new(false),
             cursor: Cell::new(0),
             patience: Cell::new(0),
             front: std::array::from_fn(|_| Cell::new(Remembered(0))),
@@ -218,6 +221,15 @@ impl<'b> Owned<'b> {
         self.0.front[page.place].set(Remembered(page.tag | (u64::from(slot) + 1)));
     }
 
+    /// The owner knows that holds are counted.
+    pub(crate) fn counts_from_now_on(self) {
+        // Relaxed: only the owner stores it.
+        if !self.0.counts.load(Ordering::Relaxed) {
+            // Release pairs with the Acquire in `all_count`: every hold by a cell comes before.
+            self.0.counts.store(true, Ordering::Release);
+        }
+    }
+
     #[inline]
     pub(crate) fn count_hit(self) {
         // Relaxed, and no read-modify-write: only the owner counts.
@@ -286,6 +298,17 @@ impl Blocks {
         }
         held.sort_unstable();
         held
+    }
+
+    /// Whether every thread knows that holds are counted, so that its cells are as they are seen, with
+    /// no barrier. Asked after that was made known to all.
+    pub(crate) fn all_count(&self) -> bool {
+        // Acquire pairs with the Release in `abandon` and in `counts_from_now_on`. A thread that
+        // claims a block later takes the list's lock later, and so knows.
+        let counts = |block: &BlockPages| {
+            !block.owned.load(Ordering::Acquire) || block.counts.load(Ordering::Acquire)
+        };
+        self.list.lock().iter().all(|block| counts(block))
     }
 
     pub(crate) fn hits(&self) -> u64 {

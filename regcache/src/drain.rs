@@ -1,4 +1,14 @@
 //! Events, and how registrations end.
+//!
+//! # When the barrier is refused
+//!
+//! A seccomp filter that comes after the cache was made may refuse membarrier(2). Then nothing may be
+//! concluded from the cells any more, and from that time on every hold is by count: valid slots
+//! become *counted*, which is valid for who holds by count only. A thread's look at a slot fails as
+//! long as it holds it by a cell, so that it takes the long way, where it learns of it and says so in
+//! its block. Registrations of before are ended once every thread has said so: what a thread had
+//! stored into its cells until then is seen by then. Later ones need not wait for that. None of this
+//! needs a system call.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -10,6 +20,7 @@ use crate::range::AddressRange;
 use crate::registrar::Registrar;
 use crate::shared::{BodyOf, DeadOf, Shared, SlotOf};
 use crate::slot::SlotId;
+use crate::tls;
 use crate::unwinding::FirstPanic;
 
 /// How often the monitor is asked about registrations that are hit again and again.
@@ -115,15 +126,28 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         if stale.is_empty() {
             return;
         }
-        let dead = match self.barrier.fence() {
-            Ok(()) => self.table.lock().settle(stale, &self.blocks),
-            Err(_) => {
-                self.counters.barrier_failures.add(1);
-                self.table.lock().postpone(stale);
-                return;
+        // Relaxed: it is stored under the table's lock, and a second refusal is no matter.
+        let counted = self.counted.load(Ordering::Relaxed);
+        let dead = if !counted && self.barrier.fence().is_ok() {
+            self.table.lock().settle(stale, &self.blocks)
+        } else {
+            if !counted {
+                self.count_holds();
             }
+            self.table.lock().settle_counted(stale, &self.blocks)
         };
         self.bury(dead);
+    }
+
+    /// The barrier was refused.
+    #[cold]
+    fn count_holds(&self) {
+        self.counters.barrier_failures.add(1);
+        event!(warn, "membarrier(2) is refused: registrations are held by count from now on");
+        let mut table = self.table.lock();
+        table.count_holds();
+        // Release pairs with the Acquire in `hold`.
+        self.counted.store(true, Ordering::Release);
     }
 
     /// Ends what touches `range`.
@@ -152,9 +176,24 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
 
     /// What could not be ended before.
     pub(crate) fn retry(&self) {
-        let postponed = self.table.lock().take_postponed();
-        self.reclaim(postponed);
+        self.retry_postponed();
         self.retry_refused(usize::MAX);
+    }
+
+    /// Ends what had to wait for threads to learn that holds are counted, and says whether that was
+    /// anything.
+    pub(crate) fn retry_postponed(&self) -> bool {
+        self.learn_of_counting(tls::near(self.id, &self.blocks));
+        let postponed = {
+            let mut table = self.table.lock();
+            if !table.postponed(&self.blocks).0 && !table.has_zombies_unseen() {
+                return false;
+            }
+            table.take_postponed()
+        };
+        let before = self.counters.deregistrations.get();
+        self.reclaim(postponed);
+        self.counters.deregistrations.get() > before
     }
 
     /// Tries to deregister what the registrar refused before, `most` of it, and says whether any is

@@ -91,6 +91,20 @@ pub enum Error {
         /// What it said last.
         errno: Errno,
     },
+    /// No more memory can be pinned, while some stays pinned that nobody uses: it was registered before
+    /// membarrier(2) was refused, and without that call it is not known whether a thread that has not
+    /// used the cache since still holds it.
+    #[error(
+        "cannot pin {range}: {bytes} bytes that are stale stay pinned, since a seccomp filter refuses \
+         membarrier(2) and some thread has not used the cache since: allow membarrier in the filter, \
+         make the cache after the filter, or look up something from each thread"
+    )]
+    BarrierRefused {
+        /// The range that was to be registered.
+        range: AddressRange,
+        /// What stays pinned, in bytes.
+        bytes: u64,
+    },
     /// The registrar refused for another reason.
     #[error(
         "cannot register {range} for {access:?}: {errno}{}",

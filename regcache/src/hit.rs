@@ -25,6 +25,7 @@
 //! matter: what the slot holds once it is held and found valid is looked at, not what it held before.
 
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 
 use crate::access::Access;
 use crate::barrier::Barrier;
@@ -33,7 +34,7 @@ use crate::guard::Guard;
 use crate::monitor::Monitor;
 use crate::registrar::Registrar;
 use crate::shared::{Shared, SlotOf};
-use crate::slot::{Phase, SlotId};
+use crate::slot::{Phase, SlotId, State};
 
 impl<R: Registrar, M: Monitor> Shared<R, M> {
     /// A registration of the `len` bytes at `addr`, if it is the one that this thread last found for
@@ -59,7 +60,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             // The next one is in use; another may be free.
             None => return None,
         }
-        if !self.is_good(id, slot, addr, len, access) {
+        if !self.is_good(id, slot, addr, len, access, |state| state.is(Phase::Valid)) {
             self.let_go_of_wrong(slot, cell);
             return None;
         }
@@ -87,7 +88,8 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         self.hints.find(addr, len, access, |id| {
             let slot = self.slots.get(id.into())?;
             let cell = self.hold(block, id);
-            if !self.is_good(id, slot, addr, len, access) {
+            let good = |state: State| state.is(Phase::Valid) || cell.is_none() && state.is_live();
+            if !self.is_good(id, slot, addr, len, access, good) {
                 self.let_go_of(slot, cell);
                 return None;
             }
@@ -104,9 +106,21 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         })
     }
 
+    /// Whether holds are by count; the thread's block then says that the thread knows.
+    pub(crate) fn learn_of_counting(&self, block: Option<Owned<'_>>) -> bool {
+        // Acquire pairs with the Release in `count_holds`: who knows of it finds no slot valid any
+        // more, only counted.
+        let counted = self.counted.load(Ordering::Acquire);
+        if let (true, Some(block)) = (counted, block) {
+            block.counts_from_now_on();
+        }
+        counted
+    }
+
     /// Holds a slot: by a cell of this thread, or by count.
     pub(crate) fn hold<'c>(&'c self, block: Option<Owned<'c>>, id: SlotId) -> Option<&'c HoldCell> {
-        let cell = block.and_then(Owned::free_cell);
+        let counted = self.learn_of_counting(block);
+        let cell = block.filter(|_| !counted).and_then(Owned::free_cell);
         match cell {
             Some(cell) => cell.hold(id),
             None => self.slots[id].add_reference(),
@@ -114,7 +128,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         cell
     }
 
-    /// Whether the slot, which is held, is valid, fresh, and covers what is wanted.
+    /// Whether the slot, which is held, is in a good state, fresh, and covers what is wanted.
     #[inline(always)]
     fn is_good(
         &self,
@@ -123,13 +137,14 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         addr: usize,
         len: usize,
         access: Access,
+        good: impl Fn(State) -> bool,
     ) -> bool {
         let word = self.monitor.slot_generation(id);
         // Before the state.
         if word.is_none() && !self.is_fresh() {
             return false;
         }
-        if !slot.state().is(Phase::Valid) {
+        if !good(slot.state()) {
             return false;
         }
         // SAFETY: the slot is held, and was found valid since.

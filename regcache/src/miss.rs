@@ -70,6 +70,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     ) -> Result<Guard<'c, R, M>, Error> {
         let (mut wider, mut since, mut retries) = (true, None, Retries::Some);
         loop {
+            self.learn_of_counting(block);
             // Freshness comes before the look into the table.
             self.refresh();
             let reason = match self.find_or_reserve(block, request, wider, &mut since, retries) {
@@ -114,6 +115,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                         }
                     };
                     retries = then;
+                    self.retry_postponed();
                     self.retry_refused(most);
                     continue;
                 }
@@ -164,7 +166,8 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         }
         let refused = self.outside.lock().refused();
         if !table.has_room(bytes, refused) {
-            if refused.regions > 0 && retries == Retries::Some {
+            let waits = refused.regions > 0 || table.postponed(&self.blocks).0;
+            if waits && retries == Retries::Some {
                 return Found::Refused(refused);
             }
             let evicted = table.evict_for(bytes, refused, &self.blocks);
@@ -248,7 +251,9 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                     }
                     // What was refused before is nobody's, so it goes before what is idle.
                     if exhausted
-                        && (self.retry_refused(usize::MAX) || self.evict(range.len() as u64))
+                        && (self.retry_postponed()
+                            || self.retry_refused(usize::MAX)
+                            || self.evict(range.len() as u64))
                     {
                         continue;
                     }
@@ -260,7 +265,9 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     }
 
     fn explain(&self, errno: Errno, range: AddressRange, access: Access) -> Error {
+        let unended = self.table.lock().postponed(&self.blocks).1;
         match errno {
+            Errno::ENOMEM if unended > 0 => Error::BarrierRefused { range, bytes: unended },
             Errno::ENOMEM => Error::CannotPin {
                 range,
                 pinned_bytes: self.table.lock().bytes(),

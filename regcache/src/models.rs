@@ -275,6 +275,42 @@ fn a_cell_that_another_thread_has_let_go_of_is_used_again() {
     });
 }
 
+/// The barrier is refused: without it a registration is ended only when the thread that may hold it by
+/// a cell has said that it counts, and that thread finds nothing valid by a cell any more.
+#[test]
+fn a_hit_against_an_invalidation_when_the_barrier_is_refused() {
+    check(|| {
+        let model = Arc::new(Model::new());
+        let counted = Arc::new(AtomicBool::new(false));
+        let block = model.blocks.claim().unwrap();
+        let worker = {
+            let (model, counted) = (model.clone(), counted.clone());
+            spawn(1, move || {
+                model.look_up(&block);
+                // `Shared::learn_of_counting`.
+                if counted.load(Ordering::Acquire) {
+                    // SAFETY: only this thread uses the block.
+                    unsafe { block.owned() }.counts_from_now_on();
+                }
+                model.look_up(&block);
+            })
+        };
+        {
+            // `Table::count_holds`.
+            let _table = model.table.lock().unwrap();
+            model.slot.set(model.slot.state().to(Phase::Counted));
+        }
+        counted.store(true, Ordering::Release);
+        model.make_stale();
+        if model.blocks.all_count() {
+            // `Table::settle_counted`: what is held is looked at again later.
+            let _table = model.table.lock().unwrap();
+            model.try_end();
+        }
+        worker.join().unwrap();
+    });
+}
+
 /// The order of the freshness check: `seen`, then the generation, then the state.
 #[test]
 fn a_lookup_after_a_change_against_a_drain() {

@@ -45,6 +45,8 @@ pub(crate) struct Shared<R: Registrar, M: Monitor> {
     // What a miss needs besides.
     pub registrar: R,
     pub settings: Settings,
+    /// The barrier was refused: holds are counted. Stored under the table's lock.
+    pub counted: AtomicBool,
     /// The monitor has lost events: nothing is cached any more.
     pub blind: AtomicBool,
     /// What it said when it lost them.
@@ -77,6 +79,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             blocks: Blocks::new(settings.barrier),
             registrar,
             settings,
+            counted: AtomicBool::new(false),
             blind: AtomicBool::new(false),
             blinded_by: OnceLock::new(),
             drainer: Mutex::new(Vec::new()),

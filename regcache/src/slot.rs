@@ -50,6 +50,9 @@ pub(crate) enum Phase {
     Dying = 5,
     /// Not of the table: lent out once.
     Uncached = 6,
+    /// As `Valid`, but only for who holds it by count: see [`crate::drain`], "When the barrier is
+    /// refused".
+    Counted = 7,
 }
 
 /// Holders by count of one slot. As many again would have to be adding themselves at once, each by a
@@ -68,6 +71,11 @@ impl State {
     #[inline]
     pub(crate) fn is(self, phase: Phase) -> bool {
         self.0 as u8 == phase as u8
+    }
+
+    /// Valid, for who holds by a cell or by count.
+    pub(crate) fn is_live(self) -> bool {
+        self.is(Phase::Valid) || self.is(Phase::Counted)
     }
 
     /// Part of the cookie, so that an event of an earlier tenant is told from one of this.

@@ -98,6 +98,9 @@ pub(crate) struct Table<T> {
     dying: Vec<(SlotId, AddressRange)>,
     /// Stale, and the barrier was refused.
     unfenced: Vec<SlotId>,
+    /// Once the barrier has been refused, the registrations of before, which may be held by cells that
+    /// nobody sees; `None` where it was never refused.
+    before_refusal: Option<HashSet<SlotId>>,
     hand: SlotId,
     limits: Limits,
     /// Slots that are not free or dying, and their bytes.
@@ -118,6 +121,7 @@ impl<T> Table<T> {
             zombies: HashSet::new(),
             dying: Vec::new(),
             unfenced: Vec::new(),
+            before_refusal: None,
             hand: 0,
             limits,
             regions: 0,
@@ -146,6 +150,32 @@ impl<T> Table<T> {
     fn set(&self, id: SlotId, phase: Phase) {
         let slot = &self.slots[id];
         slot.set(slot.state().to(phase));
+    }
+
+    /// The phase of what can be found.
+    fn live(&self) -> Phase {
+        if self.before_refusal.is_some() { Phase::Counted } else { Phase::Valid }
+    }
+
+    fn is_live(&self, id: SlotId) -> bool {
+        self.slots[id].state().is_live()
+    }
+
+    /// From now on holds are by count. The caller then makes it known.
+    pub(crate) fn count_holds(&mut self) {
+        if self.before_refusal.is_some() {
+            return;
+        }
+        let is_free = |id: &SlotId| self.is(*id, Phase::Free) || self.is(*id, Phase::Pending);
+        self.before_refusal = Some((0..self.unused).filter(|id| !is_free(id)).collect());
+        for id in (0..self.unused).filter(|id| self.is(*id, Phase::Valid)) {
+            self.set(id, Phase::Counted);
+        }
+    }
+
+    /// Whether the slot's holders are all seen with no barrier. Only where holds are by count.
+    fn is_seen(&self, id: SlotId, all_count: bool) -> bool {
+        all_count || self.before_refusal.as_ref().is_some_and(|before| !before.contains(&id))
     }
 
     /// The indexed registration that serves `request`, valid or suspect. Otherwise, whether there is
@@ -242,6 +272,8 @@ impl<T> Table<T> {
     /// (one that is taken up at this very moment may be caught: it lives until it is let go of).
     fn evict(&mut self, blocks: &Blocks, enough: impl Fn(u32, u64) -> bool) -> Vec<SlotId> {
         let held = blocks.held();
+        // What cannot be ended is not evicted.
+        let all_seen = self.before_refusal.is_none() || blocks.all_count();
         let (mut regions, mut bytes) = (self.regions, self.bytes);
         let mut stale = Vec::new();
         for _ in 0..2 * u64::from(self.unused) {
@@ -250,7 +282,8 @@ impl<T> Table<T> {
             }
             self.hand = (self.hand + 1) % self.unused;
             let (id, slot) = (self.hand, &self.slots[self.hand]);
-            if !slot.state().is(Phase::Valid)
+            if !slot.state().is_live()
+                || !self.is_seen(id, all_seen)
                 || slot.take_visited()
                 || slot.seems_referenced()
                 || held.binary_search(&id).is_ok()
@@ -332,7 +365,7 @@ impl<T> Table<T> {
             return Ok(Published { flight, replaced: Vec::new() });
         };
         replaced.iter().for_each(|id| self.hide(*id));
-        self.set(id, Phase::Valid);
+        self.set(id, self.live());
         self.hints.insert(range, access, id);
         Ok(Published { flight, replaced })
     }
@@ -365,7 +398,7 @@ impl<T> Table<T> {
         if self.is(id, Phase::Pending) {
             self.pending(id).dirty = true;
         }
-        if !self.is(id, Phase::Valid) {
+        if !self.is_live(id) {
             return None;
         }
         self.set(id, Phase::Suspect);
@@ -380,7 +413,7 @@ impl<T> Table<T> {
             pending.dirty |= pending.request.pages.overlaps(pages);
         }
         let mut hit = self.index.overlapping(pages);
-        hit.retain(|id| self.is(*id, Phase::Valid));
+        hit.retain(|id| self.is_live(*id));
         hit.iter().for_each(|id| self.set(*id, Phase::Suspect));
         hit
     }
@@ -391,7 +424,7 @@ impl<T> Table<T> {
         let suspect = self.is(id, Phase::Suspect);
         if suspect {
             self.slots[id].set_generation(generation);
-            self.set(id, Phase::Valid);
+            self.set(id, self.live());
         }
         suspect
     }
@@ -414,7 +447,7 @@ impl<T> Table<T> {
 
     /// Takes a valid or suspect registration out of reach.
     pub(crate) fn make_stale(&mut self, id: SlotId) {
-        debug_assert!(self.is(id, Phase::Valid) || self.is(id, Phase::Suspect));
+        debug_assert!(self.is_live(id) || self.is(id, Phase::Suspect));
         let (range, access) = (self.body(id).range, self.body(id).access);
         self.index.remove(access, range, id);
         self.hide(id);
@@ -430,20 +463,39 @@ impl<T> Table<T> {
     /// Makes everything stale: nothing is known of any registration any more.
     pub(crate) fn make_all_stale(&mut self) -> Vec<SlotId> {
         self.pending.iter_mut().for_each(|p| p.dirty = true);
-        let live = |id: &SlotId| self.is(*id, Phase::Valid) || self.is(*id, Phase::Suspect);
+        let live = |id: &SlotId| self.is_live(*id) || self.is(*id, Phase::Suspect);
         let all: Vec<_> = (0..self.unused).filter(live).collect();
         all.iter().for_each(|id| self.make_stale(*id));
         all
     }
 
-    /// The barrier was refused: these are kept until it works again.
-    pub(crate) fn postpone(&mut self, stale: Vec<SlotId>) {
-        self.unfenced.extend(stale);
+    /// Whether something waits that can be ended now, and the bytes of all that waits.
+    pub(crate) fn postponed(&self, blocks: &Blocks) -> (bool, u64) {
+        let bytes = self.unfenced.iter().map(|id| self.body(*id).range.len() as u64).sum();
+        (!self.unfenced.is_empty() && blocks.all_count(), bytes)
     }
 
-    /// Those that wait for the barrier to work.
+    /// Whether somebody holds what is stale, and may have let go of it unseen.
+    pub(crate) fn has_zombies_unseen(&self) -> bool {
+        self.before_refusal.is_some() && !self.zombies.is_empty()
+    }
+
+    /// What was stale and could not be ended, because some thread does not know yet that holds are
+    /// counted; and what is held, since its holder's last look may have come too early.
     pub(crate) fn take_postponed(&mut self) -> Vec<SlotId> {
-        std::mem::take(&mut self.unfenced)
+        let mut postponed = std::mem::take(&mut self.unfenced);
+        if self.before_refusal.is_some() {
+            postponed.extend(self.zombies.drain());
+        }
+        postponed
+    }
+
+    /// [`settle`](Table::settle) with no barrier, where holds are by count.
+    pub(crate) fn settle_counted(&mut self, stale: Vec<SlotId>, blocks: &Blocks) -> Vec<Dead<T>> {
+        let all_seen = blocks.all_count();
+        let (seen, unseen) = stale.into_iter().partition(|id| self.is_seen(*id, all_seen));
+        self.unfenced.extend::<Vec<_>>(unseen);
+        self.settle(seen, blocks)
     }
 
     /// Ends what was made stale before the caller went through the barrier, as far as nobody holds
@@ -468,7 +520,11 @@ impl<T> Table<T> {
     /// Somebody let go of `id` and found it stale.
     pub(crate) fn settle_zombie(&mut self, id: SlotId, blocks: &Blocks) -> Vec<Dead<T>> {
         // If it is not a zombie, who made it stale has not settled it yet, and will.
-        if self.zombies.remove(&id) { self.settle(vec![id], blocks) } else { Vec::new() }
+        match (self.zombies.remove(&id), &self.before_refusal) {
+            (false, _) => Vec::new(),
+            (true, None) => self.settle(vec![id], blocks),
+            (true, Some(_)) => self.settle_counted(vec![id], blocks),
+        }
     }
 
     /// Everything, whoever held it: nobody does any more.
@@ -505,6 +561,9 @@ impl<T> Table<T> {
     /// Makes a slot whose tenant is gone available again.
     pub(crate) fn free(&mut self, id: SlotId) {
         // A slot that has used up its names is never used again.
+        if let Some(before) = &mut self.before_refusal {
+            before.remove(&id);
+        }
         if let Some(state) = self.slots[id].state().next(Phase::Free) {
             self.slots[id].set(state);
             self.free.push(id);
@@ -520,7 +579,7 @@ impl<T> Table<T> {
     pub(crate) fn list(&self) -> impl Iterator<Item = (SlotId, Phase, &Body<T>)> {
         (0..self.unused).filter_map(|id| {
             let state = self.slots[id].state();
-            let phase = [Phase::Valid, Phase::Suspect, Phase::Stale];
+            let phase = [Phase::Valid, Phase::Counted, Phase::Suspect, Phase::Stale];
             let phase = phase.into_iter().find(|p| state.is(*p))?;
             Some((id, phase, self.body(id)))
         })
