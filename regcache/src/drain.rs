@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use crate::monitor::{Cookie, Invalid, Monitor};
+use crate::monitor::{Cookie, Invalid, Monitor, MonitorError};
 use crate::range::AddressRange;
 use crate::registrar::Registrar;
 use crate::shared::{BodyOf, DeadOf, Shared, SlotOf};
@@ -58,8 +58,11 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         // known so far.
         let mut verified: HashMap<SlotId, u64> = HashMap::new();
         let mut generation = None;
+        let mut panic = FirstPanic::default();
         for round in 1.. {
-            let drained = self.monitor.drain(&mut |invalid| hits.push(invalid));
+            let drained = panic
+                .catch(|| self.monitor.drain(&mut |invalid| hits.push(invalid)))
+                .unwrap_or_else(|| Err(MonitorError::Other("drain() panicked".into())));
             let mut suspects = Vec::new();
             {
                 let mut table = self.table.lock();
@@ -86,11 +89,12 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             }
             let before = verified.len();
             for (id, cookie) in suspects {
-                if round <= VERIFY_ROUNDS && self.verify(cookie) {
-                    // Loaded after the verification, before the drain that follows.
-                    verified.insert(id, self.monitor.slot_generation(id).unwrap_or(0));
-                } else {
-                    stale.push(id);
+                // Loaded after the verification, before the drain that follows.
+                let word = || self.monitor.slot_generation(id).unwrap_or(0);
+                let verified_now = || (round <= VERIFY_ROUNDS && self.verify(cookie)).then(word);
+                match panic.catch(verified_now).flatten() {
+                    Some(word) => _ = verified.insert(id, word),
+                    None => stale.push(id),
                 }
             }
             if verified.len() == before {
@@ -114,7 +118,8 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         if !stale.is_empty() {
             event!(debug, stale = stale.len(), "mappings changed");
         }
-        self.reclaim(stale);
+        panic.catch(|| self.reclaim(stale));
+        panic.resume();
     }
 
     fn verify(&self, cookie: Cookie) -> bool {
@@ -257,7 +262,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         panic.resume();
     }
 
-    fn end(&self, body: BodyOf<R>, panic: &mut FirstPanic) {
+    pub(crate) fn end(&self, body: BodyOf<R>, panic: &mut FirstPanic) {
         if let Err((body, errno)) = self.deregister(body, panic) {
             self.outside.lock().refuse(body, errno);
         }

@@ -19,12 +19,13 @@ use crate::monitor::{Cookie, Monitor, MonitorError};
 use crate::outside::Refused;
 use crate::progress;
 use crate::range::AddressRange;
-use crate::registrar::Registrar;
+use crate::registrar::{Keys, Registrar};
 use crate::request::Request;
 use crate::shared::{BodyOf, Shared};
 use crate::slot::{Phase, SlotId};
 use crate::stats::Counter;
 use crate::table::{Failure, InFlight, Published};
+use crate::unwinding::FirstPanic;
 
 /// How often memory is pinned before it is handed out uncached. Pinning may itself change the
 /// mapping (it breaks copy-on-write) and so raise an event; with the first pin held the second finds
@@ -56,6 +57,9 @@ enum Found<'c, R: Registrar, M: Monitor> {
     /// Counts the reason.
     Uncachable(&'c Counter),
 }
+
+/// Of a registration whose registrar panicked before it told them: nobody ever sees it.
+const NO_KEYS: Keys = Keys { local: 0, remote: 0 };
 
 /// How many registrations that the registrar would not deregister a lookup tries again, to make
 /// room, before it evicts others.
@@ -240,8 +244,15 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             match unsafe { self.registrar.register(range, access) } {
                 Ok(region) => {
                     self.counters.registrations.add(1);
-                    let keys = self.registrar.keys(&region);
-                    return Ok(BodyOf::<R> { range, access, keys, region });
+                    let mut panic = FirstPanic::default();
+                    let keys = panic.catch(|| self.registrar.keys(&region));
+                    let body = BodyOf::<R> { range, access, keys: keys.unwrap_or(NO_KEYS), region };
+                    if panic.is_some() {
+                        self.end(body, &mut panic);
+                        panic.resume();
+                        unreachable!("it has panicked");
+                    }
+                    return Ok(body);
                 }
                 Err(errno) => {
                     let exhausted = self.registrar.is_exhausted(errno);
@@ -307,6 +318,45 @@ impl<R: Registrar, M: Monitor> Drop for Counted<'_, R, M> {
     }
 }
 
+/// A watch of a registration in the making. A callback that panics leaves none behind.
+struct Watched<'c, R: Registrar, M: Monitor> {
+    cache: &'c Shared<R, M>,
+    cookie: Cookie,
+    keep: bool,
+}
+
+impl<R: Registrar, M: Monitor> Drop for Watched<'_, R, M> {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        let mut panic = FirstPanic::default();
+        panic.catch(|| self.cache.unwatch(self.cookie));
+        if !std::thread::panicking() {
+            panic.resume();
+        }
+    }
+}
+
+/// A registration in the making that is not in the table yet. A callback that panics leaves none
+/// behind.
+struct Held<'c, R: Registrar, M: Monitor> {
+    cache: &'c Shared<R, M>,
+    body: Option<BodyOf<R>>,
+}
+
+impl<R: Registrar, M: Monitor> Drop for Held<'_, R, M> {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take() {
+            let mut panic = FirstPanic::default();
+            self.cache.end(body, &mut panic);
+            if !std::thread::panicking() {
+                panic.resume();
+            }
+        }
+    }
+}
+
 /// A slot that this thread fills while others wait for it. If it panics, they are let go with an
 /// error.
 struct Reservation<'c, R: Registrar, M: Monitor> {
@@ -347,7 +397,7 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
 
     fn register(&mut self) -> Result<Guard<'c, R, M>, Error> {
         let Reservation { cache, request, slot, .. } = *self;
-        let mut held = None;
+        let mut held = Held { cache, body: None };
         for attempt in 0..PIN_ATTEMPTS {
             let cookie = cache.slots.cookie(slot);
             let word = cache.monitor.slot_generation(slot);
@@ -356,7 +406,7 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
             if matches!(&watched, Err(Error::Watch { source, .. }) if source.is_final()) {
                 // Its drain says so too, and then no lookup trusts it.
                 cache.mark_stale();
-                cache.let_go(held.take());
+                cache.let_go(held.body.take());
                 let pinned = cache.pin(self.asked.range, request.access, &mut None)?;
                 return Ok(cache.lend_uncached(pinned, &cache.counters.uncached_unmonitored));
             }
@@ -366,17 +416,18 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
                     if source.is_limit() || matches!(source, MonitorError::Unwatchable { .. })
             );
             if unwatchable {
-                cache.let_go(held.take());
+                cache.let_go(held.body.take());
                 let pinned = cache.pin(self.asked.range, request.access, &mut None)?;
                 return Ok(cache.lend_uncached(pinned, &cache.counters.uncached_unwatchable));
             }
-            let pinned = watched.and_then(|()| {
-                let pinned = cache.pin(request.range, request.access, &mut held);
-                pinned.inspect_err(|_| cache.unwatch(cookie))
+            let watch = watched.map(|()| Watched { cache, cookie, keep: false });
+            let pinned = watch.and_then(|watch| {
+                Ok((cache.pin(request.range, request.access, &mut held.body)?, watch))
             });
             // The first pin was held during the second, so that the second had nothing to change.
-            cache.let_go(held.take());
-            let pinned = pinned?;
+            cache.let_go(held.body.take());
+            let (pinned, mut watch) = pinned?;
+            held.body = Some(pinned);
             if attempt > 0 {
                 cache.counters.repinned.add(1);
             }
@@ -390,11 +441,17 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
             if news {
                 cache.mark_stale();
             }
+            // From here to the end of `publish` no callback is called.
+            let Some(pinned) = held.body.take() else { unreachable!("it was just put there") };
             match self.publish(pinned, word.unwrap_or(0)) {
-                Ok(guard) => return Ok(guard),
+                Ok((guard, replaced)) => {
+                    watch.keep = true;
+                    cache.reclaim(replaced);
+                    return Ok(guard);
+                }
                 Err((pinned, renamed)) => {
-                    cache.unwatch(cookie);
-                    held = Some(pinned);
+                    held.body = Some(pinned);
+                    drop(watch);
                     if !renamed {
                         break;
                     }
@@ -406,18 +463,19 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
             true => &cache.counters.uncached_unmonitored,
             false => &cache.counters.uncached_contested,
         };
-        match held {
+        match held.body.take() {
             Some(pinned) => Ok(cache.lend_uncached(pinned, reason)),
             None => unreachable!("the last attempt left its registration"),
         }
     }
 
-    /// Makes the registration findable; or gives it back, with the news of whether to try again.
+    /// Makes the registration findable, and returns what it replaces, to be reclaimed; or gives it
+    /// back, with the news of whether to try again.
     fn publish(
         &mut self,
         pinned: BodyOf<R>,
         word: u64,
-    ) -> Result<Guard<'c, R, M>, (BodyOf<R>, bool)> {
+    ) -> Result<(Guard<'c, R, M>, Vec<SlotId>), (BodyOf<R>, bool)> {
         let Reservation { cache, block, slot, .. } = *self;
         let mut table = cache.table.lock();
         if cache.blind.load(Ordering::Relaxed) {
@@ -432,8 +490,7 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
                 if let Some(flight) = flight {
                     flight.land(Ok(()));
                 }
-                cache.reclaim(replaced);
-                Ok(cache.lend(block, slot, cell, self.asked))
+                Ok((cache.lend(block, slot, cell, self.asked), replaced))
             }
             Err(pinned) => {
                 let renamed = table.rename(slot).is_some();

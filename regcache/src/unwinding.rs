@@ -21,6 +21,11 @@ impl FirstPanic {
         }
     }
 
+    /// Whether one was caught.
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Goes on with the panic, if there was one.
     pub(crate) fn resume(self) {
         if let Some(panic) = self.0 {
