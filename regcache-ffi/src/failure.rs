@@ -57,6 +57,7 @@ impl From<Error> for Failure {
             Error::Watch { source, .. } => monitor_errno(source),
             Error::Abandoned { .. } => libc::EAGAIN,
             Error::Forked => libc::EPERM,
+            Error::Reentered => libc::EDEADLK,
             _ => libc::EINVAL,
         };
         Failure::new(errno, error.to_string())

@@ -16,7 +16,6 @@ pub mod boundary;
 mod completion;
 pub mod create;
 mod failure;
-mod feed;
 mod handle;
 mod input;
 mod lease;

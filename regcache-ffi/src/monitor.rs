@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use libc::c_int;
 use parking_lot::Mutex;
+use regcache::AddressRange;
+use regcache::monitor::Announcements;
 use ummunotify::{Device, Event as Told, EventBuffer, Features, Kinds, Options, Watch};
 
 use crate::boundary::{self, enter};
 use crate::create::{MONITOR_MANUAL, MONITOR_UMMUNOTIFY};
 use crate::failure::Failure;
-use crate::feed::SharedFeed;
 use crate::handle::{handle_of, out};
 use crate::input::{self, Sized};
 use crate::manage::range;
@@ -119,7 +120,7 @@ pub struct MonitorHandle {
 pub struct MonitorBody {
     process: u32,
     device: Option<Device>,
-    feed: SharedFeed,
+    announced: Announcements,
     /// Serialises drains, sink included.
     drainer: Mutex<EventBuffer>,
 }
@@ -144,7 +145,7 @@ impl MonitorHandle {
         }
     }
 
-    /// Makes `changed` true until the next drain has ended. Under the feed's lock.
+    /// Makes `changed` true until the next drain has ended. Under the lock of what is announced.
     fn news(&self) {
         // Release: who sees it and drains finds what was announced.
         self.seen.store(NEWS, Ordering::Release);
@@ -214,7 +215,7 @@ pub unsafe extern "C" fn regcache_monitor_open(
         let body = MonitorBody {
             process: std::process::id(),
             device,
-            feed: SharedFeed::default(),
+            announced: Announcements::new(),
             drainer: Mutex::new(EventBuffer::new()),
         };
         *to = Box::into_raw(Box::new(MonitorHandle {
@@ -299,8 +300,8 @@ pub unsafe extern "C" fn regcache_monitor_notify(
     unsafe {
         on("regcache_monitor_notify", monitor, |handle, body| {
             let range = range(addr, len)?;
-            let mut feed = body.feed.lock();
-            feed.push(range);
+            let mut announced = body.announced.lock();
+            announced.push(range);
             handle.news();
             Ok(0)
         })
@@ -313,8 +314,8 @@ pub unsafe extern "C" fn regcache_monitor_flush(monitor: *mut MonitorHandle) -> 
     // SAFETY: the header asks for a handle.
     unsafe {
         on("regcache_monitor_flush", monitor, |handle, body| {
-            let mut feed = body.feed.lock();
-            feed.push_all();
+            let mut announced = body.announced.lock();
+            announced.push_all();
             handle.news();
             Ok(0)
         })
@@ -386,12 +387,13 @@ impl MonitorBody {
     ) -> Result<(), Failure> {
         let mut buffer = self.drainer.lock();
         let _here = Draining::begin(self);
-        let fed = self.feed.lock().take();
-        let told = tell_fed(fed, tell).and_then(|()| self.tell_device(&mut buffer, tell));
+        let (announced, ()) = self.announced.take(|| ());
+        let told =
+            tell_announced(announced, tell).and_then(|()| self.tell_device(&mut buffer, tell));
         match told {
             Ok(generation) => {
-                let feed = self.feed.lock();
-                if feed.is_empty() {
+                let announced = self.announced.lock();
+                if announced.is_empty() {
                     // Release pairs with the Acquire in `regcache_monitor_changed`.
                     handle.seen.store(generation, Ordering::Release);
                 }
@@ -399,7 +401,7 @@ impl MonitorBody {
             }
             Err(failure) => {
                 // Something may have been lost between here and the sink: the next drain says so.
-                self.feed.lock().push_all();
+                self.announced.lock().push_all();
                 handle.news();
                 Err(failure)
             }
@@ -436,21 +438,18 @@ impl MonitorBody {
     }
 }
 
-fn tell_fed(
-    fed: Option<Vec<regcache::AddressRange>>,
+fn tell_announced(
+    announced: Vec<AddressRange>,
     tell: &mut dyn FnMut(Event) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let event = |kind, addr: usize, len| Event {
-        kind,
-        changes: 0,
-        cookie: 0,
-        addr: addr as *mut c_void,
-        len,
-    };
-    match fed {
-        None => tell(event(EVENT_ALL, 0, usize::MAX)),
-        Some(ranges) => ranges
-            .into_iter()
-            .try_for_each(|range| tell(event(EVENT_RANGE, range.start(), range.len()))),
-    }
+    announced.into_iter().try_for_each(|range| {
+        let all = range == AddressRange::EVERYTHING;
+        tell(Event {
+            kind: if all { EVENT_ALL } else { EVENT_RANGE },
+            changes: 0,
+            cookie: 0,
+            addr: range.start() as *mut c_void,
+            len: range.len(),
+        })
+    })
 }

@@ -1,25 +1,20 @@
 //! Who tells a cache that mappings changed: the kernel and the caller, or the caller alone.
 
-use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use regcache::AddressRange;
-use regcache::monitor::{Cookie, Invalid, Monitor, MonitorError, Ummunotify};
-
-use crate::feed::SharedFeed;
+use regcache::monitor::{Cookie, Invalid, Manual, Monitor, MonitorError, Ummunotify};
+use std::os::fd::BorrowedFd;
 
 /// A monitor that the caller can add to.
 #[derive(Debug)]
 pub(crate) struct Source {
     kernel: Option<Ummunotify>,
-    feed: SharedFeed,
-    /// Announcements so far. It is the generation where there is no kernel.
-    fed: AtomicU64,
+    /// Its generation counts where there is no kernel.
+    announced: Manual,
 }
 
 impl Source {
     pub(crate) fn new(kernel: Option<Ummunotify>) -> Source {
-        Source { kernel, feed: SharedFeed::default(), fed: AtomicU64::new(0) }
+        Source { kernel, announced: Manual::new() }
     }
 
     pub(crate) fn kernel(&self) -> Option<&Ummunotify> {
@@ -29,11 +24,7 @@ impl Source {
     /// Announces a change. With the kernel's monitor it counts from the next drain on; without, from
     /// now on.
     pub(crate) fn announce(&self, range: AddressRange) {
-        let mut feed = self.feed.lock();
-        feed.push(range);
-        // Release pairs with the Acquire in `generation`: who sees the new value and drains finds
-        // the range, which the lock also guards.
-        self.fed.fetch_add(1, Ordering::Release);
+        self.announced.invalidate(range);
     }
 }
 
@@ -42,7 +33,7 @@ impl Monitor for Source {
     fn generation(&self) -> u64 {
         match &self.kernel {
             Some(kernel) => kernel.generation(),
-            None => self.fed.load(Ordering::Acquire),
+            None => self.announced.generation(),
         }
     }
 
@@ -55,17 +46,7 @@ impl Monitor for Source {
     }
 
     fn drain(&self, invalid: &mut dyn FnMut(Invalid)) -> Result<u64, MonitorError> {
-        let (fed, generation) = {
-            let mut feed = self.feed.lock();
-            (feed.take(), self.fed.load(Ordering::Relaxed))
-        };
-        match fed {
-            Some(ranges) => ranges.into_iter().map(Invalid::Range).for_each(&mut *invalid),
-            None => AddressRange::new(0, usize::MAX)
-                .map(Invalid::Range)
-                .into_iter()
-                .for_each(&mut *invalid),
-        }
+        let generation = self.announced.drain(invalid)?;
         self.kernel.as_ref().map_or(Ok(generation), |kernel| kernel.drain(invalid))
     }
 

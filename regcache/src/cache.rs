@@ -115,7 +115,7 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
         access: Access,
     ) -> Result<Guard<'c, R, M>, Error> {
         let shared = &*self.shared;
-        shared.refuse_foreign()?;
+        shared.may_lock()?;
         let block = block.or_else(|| tls::own(shared.id, &shared.blocks));
         if let Some(guard) = shared.hit_by_hints(block, addr, len, access) {
             return Ok(guard);
@@ -144,7 +144,7 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
     /// memory back without a lookup, for instance when the monitor's device becomes readable, or let
     /// a [`Reaper`](crate::Reaper) call it.
     pub fn drain(&self) -> Result<(), Error> {
-        self.shared.refuse_foreign()?;
+        self.shared.may_lock()?;
         self.shared.mark_stale();
         self.shared.retry();
         Ok(())
@@ -153,7 +153,7 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
     /// Deregisters everything that is not in use; what is in use is deregistered at its last
     /// release, and no later lookup finds it.
     pub fn flush(&self) -> Result<(), Error> {
-        self.shared.refuse_foreign()?;
+        self.shared.may_lock()?;
         let stale = self.shared.table.lock().make_all_stale();
         self.shared.reclaim(stale);
         self.shared.retry();
@@ -166,7 +166,7 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
     /// deregistered at its last release. Returns how many are still in use or being made: with 0, no
     /// peer can reach the memory any more, until somebody asks for it again.
     pub fn revoke(&self, range: AddressRange) -> Result<usize, Error> {
-        self.shared.refuse_foreign()?;
+        self.shared.may_lock()?;
         self.shared.revoke(range);
         self.shared.retry();
         Ok(self.shared.alive(range))
@@ -175,8 +175,7 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
     /// What the cache has done, and what it holds.
     pub fn stats(&self) -> Stats {
         let shared = &*self.shared;
-        if shared.owner.is_foreign() {
-            // Another thread may have held a lock at the time of the fork.
+        if shared.may_lock().is_err() {
             return shared.counters.snapshot(0, 0, 0);
         }
         let (regions, bytes) = {
@@ -188,7 +187,7 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
 
     /// Every registration that the cache holds, for a person to read.
     pub fn dump(&self) -> Result<Dump, Error> {
-        self.shared.refuse_foreign()?;
+        self.shared.may_lock()?;
         Ok(Dump::of(&self.shared))
     }
 }

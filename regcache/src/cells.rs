@@ -9,11 +9,10 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-
 use crate::access::Access;
 use crate::barrier::Barrier;
 use crate::hints::{GRANULE_BITS, spread};
+use crate::lock::Lock;
 #[cfg(not(loom))]
 use crate::pages::WipedAtFork;
 use crate::slot::SlotId;
@@ -240,7 +239,7 @@ impl<'b> Owned<'b> {
 /// The blocks of all threads that have used a cache.
 pub(crate) struct Blocks {
     barrier: Barrier,
-    list: Mutex<Vec<Arc<BlockPages>>>,
+    list: Lock<Vec<Arc<BlockPages>>>,
 }
 
 /// The memory of a block.
@@ -262,7 +261,7 @@ fn new_block() -> Option<BlockPages> {
 
 impl Blocks {
     pub(crate) fn new(barrier: Barrier) -> Blocks {
-        Blocks { barrier, list: Mutex::new(Vec::new()) }
+        Blocks { barrier, list: Lock::new(Vec::new()) }
     }
 
     /// A block for this thread: one that another thread has abandoned, or a new one. `None` where

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
+use crate::lock;
 use crate::monitor::{Cookie, Invalid, Monitor, MonitorError};
 use crate::range::AddressRange;
 use crate::registrar::Registrar;
@@ -191,10 +192,11 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         self.learn_of_counting(tls::near(self.id, &self.blocks));
         let postponed = {
             let mut table = self.table.lock();
-            if !table.postponed(&self.blocks).0 && !table.has_zombies_unseen() {
+            let unsettled = self.unsettled.swap(false, Ordering::Relaxed);
+            if !unsettled && !table.postponed(&self.blocks).0 && !table.has_zombies_unseen() {
                 return false;
             }
-            table.take_postponed()
+            table.take_postponed(unsettled)
         };
         let before = self.counters.deregistrations.get();
         self.reclaim(postponed);
@@ -227,6 +229,11 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     #[inline(never)]
     pub(crate) fn settle_zombie(&self, slot: &SlotOf<R>) {
         if self.owner.is_foreign() {
+            return;
+        }
+        if lock::is_inside() {
+            // Whoever retries finds it. Relaxed: under the lock it is found in any case.
+            self.unsettled.store(true, Ordering::Relaxed);
             return;
         }
         let dead = self.table.lock().settle_zombie(self.slots.id_of(slot), &self.blocks);

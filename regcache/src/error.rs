@@ -139,6 +139,13 @@ pub enum Error {
     /// The cache belongs to the parent process: registrations and watches are not inherited.
     #[error("this cache belongs to the parent process: make a new one after fork")]
     Forked,
+    /// The thread is inside a lock of a cache already: the caller is an allocator that the cache called,
+    /// or a monitor's `drain` or `verify`.
+    #[error(
+        "called from inside the cache, by an allocator or by a monitor's drain or verify: there, only \
+         announce changes (Manual::invalidate)"
+    )]
+    Reentered,
     /// More registrations than a cache can hold were allowed.
     #[error("a cache of {regions} registrations: {most} is the most")]
     TooManyRegions {

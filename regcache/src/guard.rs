@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 
 use crate::access::Access;
 use crate::cells::HoldCell;
+use crate::lock;
 use crate::monitor::Monitor;
 use crate::range::AddressRange;
 use crate::registrar::Registrar;
@@ -18,6 +19,8 @@ use crate::unwinding::FirstPanic;
 /// guard lives, the registration stays what it was, no later lookup returns it, and it is
 /// deregistered when the last guard on it is dropped. A clone is another guard on the same
 /// registration. Three words in size; it may be dropped on any thread, but not in a signal handler.
+/// Nor in an allocator: where the cache itself has called that, a registration that is not cached is
+/// leaked.
 #[must_use = "the registration may be gone as soon as the guard is dropped"]
 pub struct Guard<'c, R: Registrar, M: Monitor> {
     slot: NonNull<SlotOf<R>>,
@@ -108,6 +111,11 @@ impl<'c, R: Registrar, M: Monitor> Guard<'c, R, M> {
     fn end_uncached(home: &Shared<R, M>, slot: NonNull<SlotOf<R>>) {
         if home.owner.is_foreign() {
             // It is the parent's; this copy of it is leaked.
+            return;
+        }
+        if lock::is_inside() {
+            // To deregister takes locks that this thread has: it is leaked, and stays pinned.
+            home.counters.deregister_failures.add(1);
             return;
         }
         // SAFETY: `uncached` leaked it, and the last guard on it is being dropped.

@@ -63,6 +63,7 @@ mod index;
 #[cfg(all(test, not(loom)))]
 mod litmus;
 mod local;
+mod lock;
 mod many;
 mod memory_limits;
 mod miss;
@@ -84,6 +85,7 @@ mod sync;
 mod table;
 mod tls;
 mod unwinding;
+mod waiting;
 
 pub use access::Access;
 pub use barrier::Barrier;

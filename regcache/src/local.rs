@@ -29,8 +29,7 @@ pub struct Local<'c, R: Registrar, M: Monitor> {
 impl<'c, R: Registrar, M: Monitor> Local<'c, R, M> {
     pub(crate) fn new(cache: &'c Cache<R, M>) -> Self {
         let shared = cache.shared();
-        // In a forked child nobody may ever release the lock of the blocks; its lookups are refused.
-        let block = (!shared.owner.is_foreign()).then(|| shared.blocks.claim()).flatten();
+        let block = shared.may_lock().ok().and_then(|()| shared.blocks.claim());
         Local { cache, block, not_sync: PhantomData }
     }
 

@@ -10,6 +10,7 @@ use crate::guard::Guard;
 use crate::monitor::Monitor;
 use crate::registrar::Registrar;
 use crate::tls;
+use crate::waiting::Waiting;
 
 /// A thread is worth its while for about this many bytes that have to be pinned.
 const BYTES_A_THREAD: usize = 1 << 20;
@@ -20,8 +21,7 @@ pub(crate) fn get_or_register_many<'c, R: Registrar, M: Monitor>(
     access: Access,
 ) -> Result<Vec<Guard<'c, R, M>>, Error> {
     let shared = &**cache.shared();
-    // Before any lock: in a forked child nobody may ever release it.
-    shared.refuse_foreign()?;
+    shared.may_lock()?;
     let block = tls::own(shared.id, &shared.blocks);
     let mut guards: Vec<_> =
         ranges.iter().map(|(addr, len)| shared.hit(block?, *addr, *len, access)).collect();
@@ -31,7 +31,10 @@ pub(crate) fn get_or_register_many<'c, R: Registrar, M: Monitor>(
     let threads = (bytes / BYTES_A_THREAD).min(missing.len()).min(shared.settings.max_parallel);
     let next = AtomicUsize::new(0);
     // Takes from the list until it is empty or something fails.
+    let parent = tls::this_thread();
     let register = || {
+        // The parent joins its helpers, and so waits for each. It does not wait for itself.
+        let _joined = Waiting::begin(parent, tls::this_thread());
         let mut made = Vec::new();
         // Relaxed: a ticket; the threads' results are joined.
         while let Some(n) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {

@@ -26,6 +26,7 @@ use crate::slot::{Phase, SlotId};
 use crate::stats::Counter;
 use crate::table::{Failure, InFlight, Published};
 use crate::unwinding::FirstPanic;
+use crate::waiting::Waiting;
 
 /// How often memory is pinned before it is handed out uncached. Pinning may itself change the
 /// mapping (it breaks copy-on-write) and so raise an event; with the first pin held the second finds
@@ -47,8 +48,8 @@ enum Found<'c, R: Registrar, M: Monitor> {
     Valid(Guard<'c, R, M>),
     /// A drain is asking the monitor about it.
     Suspect,
-    /// Another thread is registering it; and whether that is of the same range.
-    InFlight(Arc<Flight>, Failure),
+    /// Another thread is registering it: whether that is of the same range, and which thread.
+    InFlight(Arc<Flight>, Failure, usize),
     Reserved(Reservation<'c, R, M>),
     /// Room may be had by ending these.
     Evicted(Vec<SlotId>),
@@ -73,6 +74,10 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         request: Request,
     ) -> Result<Guard<'c, R, M>, Error> {
         let (mut wider, mut since, mut retries) = (true, None, Retries::Some);
+        // Relaxed: a hint.
+        if self.unsettled.load(Ordering::Relaxed) {
+            self.retry_postponed();
+        }
         loop {
             self.learn_of_counting(block);
             // Freshness comes before the look into the table.
@@ -86,15 +91,19 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                     drop(self.drainer.lock());
                     continue;
                 }
-                Found::InFlight(flight, failure) => {
-                    self.counters.joined.add(1);
-                    match (flight.wait(), failure) {
-                        (Ok(()), _) | (Err(_), Failure::Earlier) => {}
-                        (Err(error), Failure::Shared) => return Err(error),
-                        (Err(_), Failure::Wider) => wider = false,
+                Found::InFlight(flight, failure, by) => match Waiting::here(by) {
+                    Some(_waiting) => {
+                        self.counters.joined.add(1);
+                        match (flight.wait(), failure) {
+                            (Ok(()), _) | (Err(_), Failure::Earlier) => {}
+                            (Err(error), Failure::Shared) => return Err(error),
+                            (Err(_), Failure::Wider) => wider = false,
+                        }
+                        continue;
                     }
-                    continue;
-                }
+                    // That thread waits for this one.
+                    None => &self.counters.uncached_reentered,
+                },
                 Found::Evicted(stale) => {
                     self.counters.evicted.add(stale.len() as u64);
                     self.reclaim(stale);
@@ -159,7 +168,9 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             Err(look) => look,
         };
         match table.find_pending(&request, wider, since) {
-            Some(InFlight::Wait(flight, failure)) => return Found::InFlight(flight, failure),
+            Some(InFlight::Wait(flight, failure, by)) => {
+                return Found::InFlight(flight, failure, by);
+            }
             Some(InFlight::Own) => return Found::Uncachable(&self.counters.uncached_reentered),
             None => {}
         }

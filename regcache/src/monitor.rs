@@ -1,11 +1,14 @@
 //! Who tells that mappings changed.
 
+mod announcements;
 mod manual;
 #[cfg(feature = "ummunotify")]
 mod ummunotify;
 #[cfg(feature = "userfaultfd")]
 mod userfaultfd;
 
+#[doc(hidden)]
+pub use announcements::{Announcements, List};
 pub use manual::Manual;
 #[cfg(feature = "ummunotify")]
 pub use ummunotify::Ummunotify;

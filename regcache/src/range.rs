@@ -11,6 +11,9 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
+    /// All addresses that a range can have.
+    pub const EVERYTHING: AddressRange = AddressRange { start: 0, end: usize::MAX };
+
     /// The range of `len` bytes at `addr`, or `None` where it is empty or wraps around the end of
     /// the address space.
     pub fn new(addr: usize, len: usize) -> Option<AddressRange> {

@@ -4,12 +4,11 @@
 //!
 //! `drainer` serialises drains, marking included; `table` is taken inside it or alone; the lists of
 //! [`blocks`](Shared::blocks) and `outside` are leaves. `table` is never held while memory is pinned,
-//! unpinned, watched, unwatched or verified, nor while anybody waits for another thread.
+//! unpinned, watched, unwatched or verified, nor while anybody waits for another thread. A thread that
+//! is inside one of them, and in a callback or the allocator, is refused: see [`lock`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
 
 use crate::barrier::Barrier;
 use crate::builder::Settings;
@@ -17,6 +16,7 @@ use crate::cells::Blocks;
 use crate::error::Error;
 use crate::fork::Owner;
 use crate::hints::Hints;
+use crate::lock::{self, Lock};
 use crate::monitor::{Invalid, Monitor, MonitorError};
 use crate::outside::Outside;
 use crate::registrar::Registrar;
@@ -47,14 +47,16 @@ pub(crate) struct Shared<R: Registrar, M: Monitor> {
     pub settings: Settings,
     /// The barrier was refused: holds are counted. Stored under the table's lock.
     pub counted: AtomicBool,
+    /// Somebody let go of what is stale while it could not take the lock.
+    pub unsettled: AtomicBool,
     /// The monitor has lost events: nothing is cached any more.
     pub blind: AtomicBool,
     /// What it said when it lost them.
     pub blinded_by: OnceLock<MonitorError>,
-    pub drainer: Mutex<Vec<Invalid>>,
-    pub table: Mutex<TableOf<R>>,
+    pub drainer: Lock<Vec<Invalid>>,
+    pub table: Lock<TableOf<R>>,
     /// Registrations that the table does not know, or does not know any more.
-    pub outside: Mutex<Outside<R::Region>>,
+    pub outside: Lock<Outside<R::Region>>,
     pub counters: Counters,
 }
 
@@ -73,22 +75,29 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             barrier: settings.barrier,
             seen,
             monitor,
-            table: Mutex::new(Table::new(limits, slots.clone(), hints.clone())),
+            table: Lock::new(Table::new(limits, slots.clone(), hints.clone())),
             slots,
             hints,
             blocks: Blocks::new(settings.barrier),
             registrar,
             settings,
             counted: AtomicBool::new(false),
+            unsettled: AtomicBool::new(false),
             blind: AtomicBool::new(false),
             blinded_by: OnceLock::new(),
-            drainer: Mutex::new(Vec::new()),
-            outside: Mutex::new(Outside::new()),
+            drainer: Lock::new(Vec::new()),
+            outside: Lock::new(Outside::new()),
             counters: Counters::default(),
         })
     }
 
-    pub(crate) fn refuse_foreign(&self) -> Result<(), Error> {
-        if self.owner.is_foreign() { Err(Error::Forked) } else { Ok(()) }
+    /// Every public function that takes a lock asks this before. In a forked child nobody may ever
+    /// release it, and a thread that is inside one of the cache's locks would wait for itself.
+    pub(crate) fn may_lock(&self) -> Result<(), Error> {
+        match () {
+            () if self.owner.is_foreign() => Err(Error::Forked),
+            () if lock::is_inside() => Err(Error::Reentered),
+            () => Ok(()),
+        }
     }
 }

@@ -71,7 +71,8 @@ statistics! {
     uncached_full,
     /// Handed out uncached: events went on coming while the memory was pinned.
     uncached_contested,
-    /// Handed out uncached: the registrar asked for memory that it was just registering.
+    /// Handed out uncached: the registrar asked for memory that it was just registering, or that
+    /// another was which had asked for this.
     uncached_reentered,
     /// Handed out uncached: the monitor cannot watch that memory.
     uncached_unwatchable,

@@ -65,7 +65,8 @@ struct Pending {
 /// What a registration in the making means for who wants one like it.
 #[derive(Debug)]
 pub(crate) enum InFlight {
-    Wait(Arc<Flight>, Failure),
+    /// With the thread that registers it.
+    Wait(Arc<Flight>, Failure, usize),
     /// It is the caller's own: it must not wait for itself.
     Own,
 }
@@ -226,7 +227,8 @@ impl<T> Table<T> {
         if pending.by == tls::this_thread() {
             return Some(InFlight::Own);
         }
-        Some(InFlight::Wait(pending.flight.get_or_insert_default().clone(), failure))
+        let by = pending.by;
+        Some(InFlight::Wait(pending.flight.get_or_insert_default().clone(), failure, by))
     }
 
     /// `request` widened to the registrations that it overlaps, while that at most doubles it.
@@ -481,10 +483,11 @@ impl<T> Table<T> {
     }
 
     /// What was stale and could not be ended, because some thread does not know yet that holds are
-    /// counted; and what is held, since its holder's last look may have come too early.
-    pub(crate) fn take_postponed(&mut self) -> Vec<SlotId> {
+    /// counted; and, where `zombies` are wanted or holds are counted, what is held, since its
+    /// holder's last look may have come too early.
+    pub(crate) fn take_postponed(&mut self, zombies: bool) -> Vec<SlotId> {
         let mut postponed = std::mem::take(&mut self.unfenced);
-        if self.before_refusal.is_some() {
+        if zombies || self.before_refusal.is_some() {
             postponed.extend(self.zombies.drain());
         }
         postponed

@@ -1,11 +1,8 @@
 //! A monitor that the caller feeds.
 
-use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
-use super::{Cookie, Invalid, Monitor, MonitorError};
+use super::{Announcements, Cookie, Invalid, Monitor, MonitorError};
 use crate::fork::Owner;
 use crate::range::AddressRange;
 
@@ -21,7 +18,7 @@ pub struct Manual {
     /// `None` where forks cannot be told: then no cache can be made either.
     owner: Option<Owner>,
     generation: AtomicU64,
-    announced: Mutex<Vec<AddressRange>>,
+    announced: Announcements,
 }
 
 impl Manual {
@@ -30,7 +27,7 @@ impl Manual {
         Manual {
             owner: Owner::current().ok(),
             generation: AtomicU64::new(0),
-            announced: Mutex::default(),
+            announced: Announcements::new(),
         }
     }
 
@@ -38,7 +35,9 @@ impl Manual {
         self.owner.is_some_and(Owner::is_foreign)
     }
 
-    /// Announces that the mappings of `range` are about to change.
+    /// Announces that the mappings of `range` are about to change. It allocates nothing, so that a
+    /// global allocator may call it, in the midst of a lookup too. Of more than 1,024 ranges that no
+    /// lookup has asked for it is remembered that all memory may have changed.
     pub fn invalidate(&self, range: AddressRange) {
         if self.is_foreign() {
             // The lock may be another thread's, which is not in this process. The cache drains, and
@@ -79,10 +78,9 @@ impl Monitor for Manual {
         if self.is_foreign() {
             return Err(MonitorError::Other("this monitor belongs to the parent process".into()));
         }
-        let (announced, generation) = {
-            let mut announced = self.announced.lock();
-            (mem::take(&mut *announced), self.generation.load(Ordering::Relaxed))
-        };
+        // Relaxed: under the list's lock.
+        let generation = || self.generation.load(Ordering::Relaxed);
+        let (announced, generation) = self.announced.take(generation);
         announced.into_iter().map(Invalid::Range).for_each(invalid);
         Ok(generation)
     }

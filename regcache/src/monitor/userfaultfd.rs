@@ -15,7 +15,6 @@ use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use parking_lot::Mutex;
 
 use self::cover::Cover;
 use self::mappings::Mappings;
@@ -23,6 +22,7 @@ use self::ring::Change;
 use self::thread::{Request, Shared, State};
 use super::{Cookie, Invalid, Monitor, MonitorError};
 use crate::fork::Owner;
+use crate::lock::Lock;
 use crate::range::{AddressRange, page_size};
 
 /// A range that madvise(2) is about to empty is not watched for this long, and this much longer for
@@ -135,11 +135,11 @@ pub struct Userfaultfd {
     owner: Owner,
     mappings: Mappings,
     max_watches: usize,
-    watches: Mutex<Watches>,
+    watches: Lock<Watches>,
     /// Taken alone, or inside `watches`.
-    unsettled: Mutex<Unsettled>,
+    unsettled: Lock<Unsettled>,
     /// Whoever takes changes from the ring.
-    reader: Mutex<()>,
+    reader: Lock<()>,
 }
 
 #[derive(Debug, Default)]
@@ -179,9 +179,9 @@ impl Userfaultfd {
             owner,
             mappings,
             max_watches: max_map_count() / 4,
-            watches: Mutex::default(),
-            unsettled: Mutex::default(),
-            reader: Mutex::new(()),
+            watches: Lock::default(),
+            unsettled: Lock::default(),
+            reader: Lock::default(),
             shared,
         };
         match monitor.shared.wait_for_start() {

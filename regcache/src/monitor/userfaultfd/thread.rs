@@ -25,13 +25,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use nix::errno::Errno;
-use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::gate::{Gate, LONG};
 use super::ring::{Change, Ring};
 use super::sys::{self, Event, Message, OpenError, Uffd};
 use crate::descriptor::Descriptor;
+use crate::lock::Lock;
 use crate::range::AddressRange;
 
 /// What the thread is asked to do.
@@ -107,7 +107,7 @@ pub(super) struct Shared {
     state: AtomicU64,
     stop: AtomicBool,
     /// Held by the thread that has something asked.
-    asking: Mutex<()>,
+    asking: Lock<()>,
     /// Requests ever made, and ever answered: at most one is open.
     asked: AtomicU32,
     answered: AtomicU32,
@@ -134,7 +134,7 @@ impl Shared {
             requests: Gate::default(),
             state: AtomicU64::new(State::Starting.to_word()),
             stop: AtomicBool::new(false),
-            asking: Mutex::new(()),
+            asking: Lock::default(),
             asked: AtomicU32::new(0),
             answered: AtomicU32::new(0),
             request: AtomicU32::new(0),
