@@ -27,6 +27,9 @@
 /* Pages that are looked at in one go. */
 #define UMN_WALK	64
 
+/* Pages of a range that are faulted in, if they are not there. */
+#define UMN_FAULTS	64
+
 static const siphash_key_t *digest_key(void)
 {
 	static siphash_key_t key __read_mostly;
@@ -36,15 +39,18 @@ static const siphash_key_t *digest_key(void)
 }
 
 /*
- * The digest of the page frames of a range of the caller's.  A page that is not
- * there is -EFAULT, and stays away: what is pinned is there, and a range may be
- * larger than the machine's memory.
+ * The digest of the page frames of a range of the caller's.  What is pinned is
+ * there, but for a moment (migration) or with its page table entry gone (a
+ * file's): so UMN_FAULTS pages are faulted in, which may differ from those that
+ * were noted.  More that are not there are -EFAULT and stay away: a range may
+ * be larger than the machine's memory.
  */
 static int digest_frames(unsigned long start, unsigned long last, u64 *digest)
 {
 	const siphash_key_t *key = digest_key();
 	struct page *pages[UMN_WALK];
 	unsigned long left = (last - start) / PAGE_SIZE + 1;
+	unsigned int faults = 0;
 	int i, n;
 
 	*digest = 0;
@@ -52,6 +58,8 @@ static int digest_frames(unsigned long start, unsigned long last, u64 *digest)
 		n = get_user_pages_fast(start, min_t(unsigned long, left,
 						     UMN_WALK), FOLL_NOFAULT,
 					pages);
+		if (n <= 0 && faults++ < UMN_FAULTS)
+			n = get_user_pages_fast(start, 1, 0, pages);
 		/* Some kernels say -EOVERFLOW at the end of the addresses. */
 		if (n == 0 || n == -EOVERFLOW)
 			return -EFAULT;

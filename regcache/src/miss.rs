@@ -329,6 +329,9 @@ impl<R: Registrar, M: Monitor> Drop for Counted<'_, R, M> {
     }
 }
 
+/// A guard on what was published, and what that replaces.
+type PublishedGuard<'c, R, M> = (Guard<'c, R, M>, Vec<SlotId>);
+
 /// A watch of a registration in the making. A callback that panics leaves none behind.
 struct Watched<'c, R: Registrar, M: Monitor> {
     cache: &'c Shared<R, M>,
@@ -486,7 +489,7 @@ impl<'c, R: Registrar, M: Monitor> Reservation<'c, R, M> {
         &mut self,
         pinned: BodyOf<R>,
         word: u64,
-    ) -> Result<(Guard<'c, R, M>, Vec<SlotId>), (BodyOf<R>, bool)> {
+    ) -> Result<PublishedGuard<'c, R, M>, (BodyOf<R>, bool)> {
         let Reservation { cache, block, slot, .. } = *self;
         let mut table = cache.table.lock();
         if cache.blind.load(Ordering::Relaxed) {

@@ -185,7 +185,8 @@ impl Device {
     }
 
     /// Notes which pages the range of `cookie` has now, for [`verify`](Device::verify). Call it
-    /// when the range is pinned: where a page is not there, it is `EFAULT`, and none is faulted in.
+    /// when the range is pinned: where more than 64 pages are not there, it is `EFAULT`, and no more
+    /// than that are faulted in.
     /// `UMMUNOTIFY_NOTE`.
     ///
     /// This, and a [`verify`](Device::verify) that says yes, also spare events: where all of the

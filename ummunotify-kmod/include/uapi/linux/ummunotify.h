@@ -270,8 +270,8 @@ struct ummunotify_batch {
  * pinned: that is a CLEAR which leaves every page where it is.
  *
  * The argument points to the cookie.  EINVAL: no such cookie, or VERIFY
- * without NOTE.  EFAULT: NOTE of a range of which not every page is there;
- * none is faulted in.
+ * without NOTE.  EFAULT: NOTE of a range of which more than 64 pages are not
+ * there, or one that cannot be faulted in.
  */
 #define UMMUNOTIFY_NOTE			_IOW(UMMUNOTIFY_MAGIC, 8, __u64)
 #define UMMUNOTIFY_VERIFY		_IOW(UMMUNOTIFY_MAGIC, 9, __u64)
