@@ -59,7 +59,8 @@ impl HoldCell {
 
     #[inline]
     fn held(&self) -> Option<SlotId> {
-        // Acquire pairs with the Release in `release`, and with that in `hold`.
+        // Acquire pairs with the Release in `release`, after which the holder does not touch the cell any
+        // more, and with that in `hold`.
         self.0.load(Ordering::Acquire).checked_sub(1)
     }
 
@@ -236,10 +237,18 @@ impl<'b> Owned<'b> {
     }
 }
 
+/// Blocks without a thread that are kept for the next ones, beside as many as there are threads.
+#[cfg(not(loom))]
+const SPARE: usize = 64;
+#[cfg(loom)]
+const SPARE: usize = 2;
+
 /// The blocks of all threads that have used a cache.
 pub(crate) struct Blocks {
     barrier: Barrier,
     list: Lock<Vec<Arc<BlockPages>>>,
+    /// Hits counted in blocks that are gone.
+    past_hits: AtomicU64,
 }
 
 /// The memory of a block.
@@ -261,7 +270,7 @@ fn new_block() -> Option<BlockPages> {
 
 impl Blocks {
     pub(crate) fn new(barrier: Barrier) -> Blocks {
-        Blocks { barrier, list: Lock::new(Vec::new()) }
+        Blocks { barrier, list: Lock::new(Vec::new()), past_hits: AtomicU64::new(0) }
     }
 
     /// A block for this thread: one that another thread has abandoned, or a new one. `None` where
@@ -290,13 +299,46 @@ impl Blocks {
     /// before the caller went through the barrier, and a hint for others.
     pub(crate) fn held(&self) -> Vec<SlotId> {
         let mut held = Vec::new();
-        for block in self.list.lock().iter() {
+        let mut blocks = self.list.lock();
+        let mut unused = 0;
+        for block in blocks.iter() {
+            // Before the cells. Acquire pairs with the Release in `abandon`: the last owner's cells are
+            // as it left them.
+            let owned = block.owned.load(Ordering::Acquire);
+            let before = held.len();
             // Acquire pairs with the Release in `search`.
             let last = block.last.load(Ordering::Acquire) as usize;
             held.extend(block.cells[..=last].iter().filter_map(HoldCell::held));
+            unused += usize::from(!owned && held.len() == before);
+        }
+        let spare = SPARE.max(blocks.len() - unused);
+        if unused > spare {
+            self.forget(&mut blocks, unused - spare);
         }
         held.sort_unstable();
         held
+    }
+
+    /// Frees blocks that no thread has and by which nothing is held. Nobody comes to hold anything by
+    /// them: claims take the list's lock.
+    fn forget(&self, blocks: &mut Vec<Arc<BlockPages>>, mut most: usize) {
+        blocks.retain(|block| {
+            let idle = !block.owned.load(Ordering::Acquire)
+                && block.cells.iter().all(|cell| cell.held().is_none());
+            let keep = most == 0 || !idle;
+            if !keep {
+                most -= 1;
+                // Relaxed: a count.
+                self.past_hits.fetch_add(block.hits.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            keep
+        });
+    }
+
+    /// How many blocks there are.
+    #[cfg(test)]
+    fn count(&self) -> usize {
+        self.list.lock().len()
     }
 
     /// Whether every thread knows that holds are counted, so that its cells are as they are seen, with
@@ -311,7 +353,9 @@ impl Blocks {
     }
 
     pub(crate) fn hits(&self) -> u64 {
-        self.list.lock().iter().map(|block| block.hits.load(Ordering::Relaxed)).sum()
+        let blocks = self.list.lock();
+        let hits = blocks.iter().map(|block| block.hits.load(Ordering::Relaxed));
+        hits.sum::<u64>() + self.past_hits.load(Ordering::Relaxed)
     }
 }
 
@@ -357,6 +401,27 @@ mod tests {
         cells[100].release();
         let found = (0..=PATIENCE).find_map(|_| owned.free_cell());
         assert!(std::ptr::eq(found.unwrap(), cells[100]), "after a while");
+    }
+
+    #[test]
+    fn blocks_of_many_threads_of_once_are_freed_but_for_what_is_held() {
+        let blocks = Blocks::new(Barrier::Membarrier);
+        let claimed: Vec<_> = (0..2000).map(|_| blocks.claim().unwrap()).collect();
+        assert_eq!(blocks.held(), []);
+        assert_eq!(blocks.count(), 2000, "all have a thread");
+        // SAFETY: only this thread uses the block.
+        let cells = [7, 1900].map(|n| unsafe { claimed[n].owned() }.free_cell().unwrap());
+        (1..).zip(cells).for_each(|(slot, cell)| cell.hold(slot));
+        // SAFETY: as above.
+        unsafe { claimed[3].owned() }.count_hit();
+        claimed.iter().for_each(|block| block.abandon());
+        assert_eq!(blocks.held(), [1, 2]);
+        assert_eq!((blocks.count(), blocks.hits()), (SPARE + 2, 1));
+        cells.into_iter().for_each(HoldCell::release);
+        assert_eq!(blocks.held(), []);
+        assert!(blocks.count() >= SPARE);
+        let again: Vec<_> = (0..SPARE).map(|_| blocks.claim().unwrap()).collect();
+        assert!(again.iter().all(|new| claimed.iter().any(|old| Arc::ptr_eq(old, new))));
     }
 
     #[test]

@@ -36,8 +36,9 @@ impl<'c, R: Registrar, M: Monitor> Local<'c, R, M> {
     #[inline]
     fn block(&self) -> Option<Owned<'c>> {
         let block: *const Block = &***self.block.as_ref()?;
-        // SAFETY: the cache keeps its blocks for as long as it lives, which is at least `'c`. This
-        // handle claimed the block, is not `Sync`, and abandons it when it is dropped.
+        // SAFETY: this handle claimed the block, is not `Sync`, and abandons it when it is dropped. The
+        // cache, which lives for at least `'c`, keeps a block as long as it is owned or something is
+        // held by it.
         Some(unsafe { (*block).owned() })
     }
 

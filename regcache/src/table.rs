@@ -22,6 +22,9 @@ use crate::tls;
 /// Evicted at a time: the cache's size by this, so that the barrier is shared.
 const EVICTION_SHARE: u64 = 64;
 
+/// Slots that are looked at for something to evict, where a look at all has lately found nothing.
+const FEW: u64 = 64;
+
 /// A registration that nobody can find or holds any more: unwatch, deregister, then
 /// [`Table::free`].
 pub(crate) struct Dead<T> {
@@ -103,6 +106,8 @@ pub(crate) struct Table<T> {
     /// nobody sees; `None` where it was never refused.
     before_refusal: Option<HashSet<SlotId>>,
     hand: SlotId,
+    /// Looks in a row that found nothing to evict.
+    fruitless: u32,
     limits: Limits,
     /// Slots that are not free or dying, and their bytes.
     regions: u32,
@@ -124,6 +129,7 @@ impl<T> Table<T> {
             unfenced: Vec::new(),
             before_refusal: None,
             hand: 0,
+            fruitless: 0,
             limits,
             regions: 0,
             bytes: 0,
@@ -270,15 +276,26 @@ impl<T> Table<T> {
         self.evict(blocks, |_, bytes| bytes <= target)
     }
 
+    /// How many slots are looked at. Where all is in use, a look at all of a large table is made at
+    /// the misses number 1, 2, 4 to 64, and then at each 64th; the hand goes on in between.
+    fn steps(&self) -> u64 {
+        let all = 2 * u64::from(self.unused);
+        let few = self.fruitless > 0
+            && !(self.fruitless.is_power_of_two() && self.fruitless <= FEW as u32)
+            && self.fruitless % FEW as u32 != 0;
+        if few { all.min(2 * FEW) } else { all }
+    }
+
     /// CLOCK: the hand passes over what was found since it last came by, once. What is held is spared
     /// (one that is taken up at this very moment may be caught: it lives until it is let go of).
     fn evict(&mut self, blocks: &Blocks, enough: impl Fn(u32, u64) -> bool) -> Vec<SlotId> {
-        let held = blocks.held();
+        // Asked for when the first slot comes that nothing else spares.
+        let mut held = None;
         // What cannot be ended is not evicted.
         let all_seen = self.before_refusal.is_none() || blocks.all_count();
         let (mut regions, mut bytes) = (self.regions, self.bytes);
         let mut stale = Vec::new();
-        for _ in 0..2 * u64::from(self.unused) {
+        for _ in 0..self.steps() {
             if enough(regions, bytes) {
                 break;
             }
@@ -288,7 +305,7 @@ impl<T> Table<T> {
                 || !self.is_seen(id, all_seen)
                 || slot.take_visited()
                 || slot.seems_referenced()
-                || held.binary_search(&id).is_ok()
+                || held.get_or_insert_with(|| blocks.held()).binary_search(&id).is_ok()
             {
                 continue;
             }
@@ -297,6 +314,7 @@ impl<T> Table<T> {
             self.make_stale(id);
             stale.push(id);
         }
+        self.fruitless = if stale.is_empty() { self.fruitless.saturating_add(1) } else { 0 };
         stale
     }
 

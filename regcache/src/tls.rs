@@ -56,8 +56,9 @@ impl Drop for OwnBlocks {
 pub(crate) fn near(cache: CacheId, _blocks: &Blocks) -> Option<Owned<'_>> {
     NEAR.try_with(|near| {
         let (id, block) = near[cache.0 as usize % RECENT].get();
-        // SAFETY: the name is this cache's, so the block is one of `blocks`, which live as long as
-        // the cache and so for the borrow; this thread claimed it, and clears the entry when it abandons.
+        // SAFETY: the name is this cache's, so the block is one of `blocks`; this thread claimed it, and
+        // clears the entry when it abandons it. The cache, which lives for the borrow, keeps a block as
+        // long as it is owned or something is held by it.
         (id == cache).then(|| unsafe { block.as_ref().owned() })
     })
     .ok()

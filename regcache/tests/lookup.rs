@@ -311,3 +311,21 @@ fn a_limit_of_the_monitor_evicts_and_then_lends_out_uncached() {
     drop(extra);
     assert_eq!(cache.registrar().live(), 2);
 }
+
+/// Where all of a large cache is in use, a miss does not look at all of it each time; and what is let
+/// go of is found all the same.
+#[test]
+fn a_full_cache_in_use_does_not_sweep_at_each_miss() {
+    const REGIONS: usize = 4096;
+    let builder = Cache::builder(Recorder::default(), Manual::new()).max_regions(REGIONS);
+    let cache = builder.max_bytes(1 << 40).build().unwrap();
+    let get = |n: usize| cache.get_or_register(page(2 * n), 8, RW).unwrap();
+    let mut held: Vec<_> = (0..REGIONS).map(get).collect();
+    for n in 0..1000 {
+        assert!(!get(REGIONS + n).is_cached());
+    }
+    assert_eq!(cache.stats().evicted, 0);
+    drop(held.swap_remove(REGIONS / 2));
+    let misses = (0..200).position(|n| get(2 * REGIONS + n).is_cached());
+    assert!(misses.is_some_and(|misses| misses <= 64), "{misses:?} misses until it was found");
+}
