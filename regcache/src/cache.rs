@@ -15,6 +15,7 @@ use crate::range::AddressRange;
 use crate::registrar::Registrar;
 use crate::request::{Request, refuse_remote};
 use crate::shared::Shared;
+use crate::siblings;
 use crate::stats::Stats;
 use crate::tls;
 
@@ -36,7 +37,9 @@ impl<R: Registrar, M: Monitor> Cache<R, M> {
     }
 
     pub(crate) fn new(shared: Shared<R, M>) -> Self {
-        Cache { shared: Arc::new(shared) }
+        let shared = Arc::new(shared);
+        siblings::join(&shared);
+        Cache { shared }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared<R, M>> {
@@ -196,6 +199,7 @@ impl<R: Registrar, M: Monitor> Drop for Cache<R, M> {
     fn drop(&mut self) {
         // No guard is left, since guards borrow the cache. (One that was forgotten is nobody's.)
         if !self.shared.owner.is_foreign() {
+            siblings::leave(self.shared.id);
             self.shared.close();
         }
     }

@@ -61,7 +61,8 @@ pub enum Error {
     },
     /// No more memory can be pinned (ENOMEM), after everything idle was let go.
     #[error(
-        "cannot pin {range} ({} bytes) with {pinned_bytes} bytes held by this cache{}: \
+        "cannot pin {range} ({} bytes) with {pinned_bytes} bytes held by this cache, \
+         {pinned_by_others} by other caches of this process{}: \
          raise the limit (ulimit -l, LimitMEMLOCK=, /etc/security/limits.d) \
          or drop guards that are no longer needed",
         range.len(),
@@ -73,8 +74,10 @@ pub enum Error {
     CannotPin {
         /// The range that was to be registered.
         range: AddressRange,
-        /// What this cache holds pinned, in bytes.
+        /// What this cache holds pinned, in bytes. All of it is in use.
         pinned_bytes: u64,
+        /// What other caches of this process hold pinned, in bytes. All of it is in use.
+        pinned_by_others: u64,
         /// `RLIMIT_MEMLOCK` of this process in bytes; `None` where no limit counts.
         memlock_limit: Option<u64>,
     },

@@ -79,6 +79,7 @@ mod reaper;
 pub mod registrar;
 mod request;
 mod shared;
+mod siblings;
 mod slot;
 mod stats;
 mod sync;

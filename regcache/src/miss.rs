@@ -22,6 +22,7 @@ use crate::range::AddressRange;
 use crate::registrar::{Keys, Registrar};
 use crate::request::Request;
 use crate::shared::{BodyOf, Shared};
+use crate::siblings;
 use crate::slot::{Phase, SlotId};
 use crate::stats::Counter;
 use crate::table::{Failure, InFlight, Published};
@@ -275,7 +276,8 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                     if exhausted
                         && (self.retry_postponed()
                             || self.retry_refused(usize::MAX)
-                            || self.evict(range.len() as u64))
+                            || self.evict(range.len() as u64)
+                            || siblings::evict_in_others(self.id, range.len() as u64))
                     {
                         continue;
                     }
@@ -292,12 +294,23 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
             Errno::ENOMEM if unended > 0 => Error::BarrierRefused { range, bytes: unended },
             Errno::ENOMEM => Error::CannotPin {
                 range,
-                pinned_bytes: self.table.lock().bytes(),
+                pinned_bytes: self.pinned_bytes(),
+                pinned_by_others: siblings::pinned_by_others(self.id),
                 memlock_limit: memlock_limit(),
             },
             Errno::EFAULT | Errno::EACCES => Error::NotAccessible { range, access, errno },
             errno => Error::Register { range, access, errno },
         }
+    }
+
+    /// What this cache holds pinned, in bytes, as far as its table knows.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.table.lock().pinned_bytes().saturating_add(self.outside.lock().refused().bytes)
+    }
+
+    /// As [`evict`](Shared::evict), for another cache of the process, on a thread of its.
+    pub(crate) fn evict_for_sibling(&self, bytes: u64) -> bool {
+        self.may_lock().is_ok() && (self.retry_refused(usize::MAX) || self.evict(bytes))
     }
 
     /// Evicts `bytes` or what there is, and says whether that was anything.

@@ -140,6 +140,12 @@ impl<T> Table<T> {
         self.regions
     }
 
+    /// Bytes of what is registered: not of what is in the making.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        let pending = self.pending.iter().map(|pending| pending.request.range.len() as u64);
+        self.bytes - pending.sum::<u64>()
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
