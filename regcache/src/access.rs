@@ -49,6 +49,11 @@ impl Access {
         self.intersects(Access::REMOTE)
     }
 
+    /// Whether the device writes to the memory.
+    pub(crate) fn writes(self) -> bool {
+        self.intersects(Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_ATOMIC)
+    }
+
     /// Whether a registration with these rights serves a local read, or the like, for `wanted`: it
     /// differs only in that it may be written too.
     #[inline]

@@ -48,8 +48,11 @@ pub enum Error {
     },
     /// The memory is not mapped, or not writable while the access writes (EFAULT, EACCES).
     #[error(
-        "cannot register {range} for {access:?}: not all of it is mapped, \
-         or it is read-only and the device would write to it ({errno})"
+        "cannot register {range} for {access:?} ({errno}): {}",
+        why.as_deref().unwrap_or(
+            "not all of it is mapped, it is read-only and the device would write to it, or it is of \
+             a kind that cannot be pinned"
+        )
     )]
     NotAccessible {
         /// The range that was to be registered.
@@ -58,6 +61,8 @@ pub enum Error {
         access: Access,
         /// What the registrar said.
         errno: Errno,
+        /// What is in the way, where it could be found out.
+        why: Option<String>,
     },
     /// No more memory can be pinned (ENOMEM), after everything idle was let go.
     #[error(
@@ -111,10 +116,14 @@ pub enum Error {
     /// The registrar refused for another reason.
     #[error(
         "cannot register {range} for {access:?}: {errno}{}",
-        match errno {
-            Errno::EBADF => " (other code of this process has closed the device's descriptor: open \
-                             the device again, and make a new cache)",
-            _ => "",
+        match (why, errno) {
+            (Some(why), _) => format!(" ({why})"),
+            (None, Errno::EBADF) => " (other code of this process has closed the device's descriptor: \
+                                     open the device again, and make a new cache)"
+                .to_owned(),
+            (None, Errno::EIO | Errno::ENODEV) =>
+                " (the device is gone, or has failed for good: see its asynchronous events)".to_owned(),
+            (None, _) => String::new(),
         }
     )]
     Register {
@@ -124,6 +133,8 @@ pub enum Error {
         access: Access,
         /// What the registrar said.
         errno: Errno,
+        /// What is in the way, where it could be found out.
+        why: Option<String>,
     },
     /// The monitor cannot watch the range, so a registration of it could go stale unnoticed.
     #[error("cannot watch {range}: {source}")]

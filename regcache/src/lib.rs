@@ -48,6 +48,7 @@ mod access;
 mod barrier;
 mod builder;
 mod cache;
+mod cause;
 mod cells;
 mod descriptor;
 mod drain;

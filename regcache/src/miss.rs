@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use nix::errno::Errno;
 
 use crate::access::Access;
+use crate::cause;
 use crate::cells::{HoldCell, Owned, PageHash};
 use crate::error::Error;
 use crate::flight::Flight;
@@ -235,7 +236,11 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     /// Watches, and evicts once if the monitor has reached a limit.
     fn watch(&self, cookie: Cookie, range: AddressRange) -> Result<(), Error> {
         match self.monitor.watch(cookie, range) {
-            Err(error) if error.is_limit() && self.evict(range.len() as u64) => {
+            Err(error)
+                if error.is_limit()
+                    && (self.evict(range.len() as u64)
+                        || siblings::evict_in_others(self.id, range.len() as u64)) =>
+            {
                 self.monitor.watch(cookie, range)
             }
             result => result,
@@ -298,8 +303,20 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                 pinned_by_others: siblings::pinned_by_others(self.id),
                 memlock_limit: memlock_limit(),
             },
-            Errno::EFAULT | Errno::EACCES => Error::NotAccessible { range, access, errno },
-            errno => Error::Register { range, access, errno },
+            errno => {
+                let why = self.registrar.why(range, access, errno);
+                match errno {
+                    Errno::EFAULT | Errno::EACCES => {
+                        let why = why.or_else(|| cause::in_mappings(range, access, false));
+                        Error::NotAccessible { range, access, errno, why }
+                    }
+                    Errno::EOPNOTSUPP | Errno::EPERM => {
+                        let why = why.or_else(|| cause::in_mappings(range, access, false));
+                        Error::Register { range, access, errno, why }
+                    }
+                    errno => Error::Register { range, access, errno, why },
+                }
+            }
         }
     }
 

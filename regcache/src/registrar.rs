@@ -56,4 +56,11 @@ pub trait Registrar: Send + Sync {
 
     /// The keys of `region`.
     fn keys(&self, region: &Self::Region) -> Keys;
+
+    /// What is in the way, in words for a person, where the registrar knows more than `errno` says.
+    /// Asked after [`register`](Registrar::register) has failed, on the way to the error.
+    fn why(&self, range: AddressRange, access: Access, errno: Errno) -> Option<String> {
+        let _ = (range, access, errno);
+        None
+    }
 }

@@ -10,6 +10,7 @@ mod thread;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::{fs, io};
 
@@ -117,7 +118,7 @@ pub enum UserfaultfdError {
 /// A hit is one load, as ever. A miss and the end of a registration take a system call of another
 /// thread. Who unmaps watched memory waits until that thread has run: tens of microseconds. Each
 /// watched range can split a mapping in three, so no more than a quarter of `vm.max_map_count` ranges
-/// are watched; an mremap of a mapping of which a part is watched fails, as mremap does for several
+/// are watched, by all monitors of the process together; an mremap of a mapping of which a part is watched fails, as mremap does for several
 /// mappings (`EFAULT`; `realloc` then copies); huge pages are not made of watched memory afterwards.
 /// Before Linux 6.11 each miss reads all of `/proc/self/maps`.
 ///
@@ -134,6 +135,7 @@ pub struct Userfaultfd {
     thread: Option<JoinHandle<()>>,
     owner: Owner,
     mappings: Mappings,
+    /// Of all monitors of the process: each watch may split a mapping in three.
     max_watches: usize,
     watches: Lock<Watches>,
     /// Taken alone, or inside `watches`.
@@ -144,8 +146,29 @@ pub struct Userfaultfd {
 
 #[derive(Debug, Default)]
 struct Watches {
-    ranges: HashMap<u64, AddressRange>,
+    ranges: HashMap<u64, (AddressRange, Budget)>,
     cover: Cover,
+}
+
+/// Watches of all monitors of the process.
+static WATCHES: AtomicUsize = AtomicUsize::new(0);
+
+/// One watch more, of those that the process may have.
+#[derive(Debug)]
+struct Budget(());
+
+impl Budget {
+    fn take(most: usize) -> Option<Budget> {
+        // Relaxed, here and below: a number says nothing about other memory.
+        let more = |watches: usize| (watches < most).then_some(watches + 1);
+        WATCHES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Budget(()))
+    }
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        WATCHES.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What the events so far leave to be done.
@@ -274,9 +297,9 @@ impl Monitor for Userfaultfd {
         }
         let mut watches = self.watches.lock();
         self.leave_strays(&watches);
-        if watches.ranges.len() >= self.max_watches {
+        let Some(budget) = Budget::take(self.max_watches) else {
             return Err(MonitorError::TooManyWatches(watches.ranges.len()));
-        }
+        };
         watches.cover.add(pages);
         // Registered first, then looked at: a later change of what is looked at is an event.
         let reason = match self.shared.ask(Request::Register, pages) {
@@ -288,7 +311,7 @@ impl Monitor for Userfaultfd {
         };
         match reason {
             None => {
-                watches.ranges.insert(cookie.0, pages);
+                watches.ranges.insert(cookie.0, (pages, budget));
                 Ok(())
             }
             Some(reason) => {
@@ -302,7 +325,7 @@ impl Monitor for Userfaultfd {
     fn unwatch(&self, cookie: Cookie) -> Result<(), MonitorError> {
         self.refuse_foreign()?;
         let mut watches = self.watches.lock();
-        if let Some(range) = watches.ranges.remove(&cookie.0) {
+        if let Some((range, _budget)) = watches.ranges.remove(&cookie.0) {
             let bare = watches.cover.remove(range);
             self.leave(&bare);
         }
@@ -394,14 +417,20 @@ mod tests {
     fn there_is_a_limit_of_watches() {
         // A machine without userfaultfd: the tests of the whole monitor say so.
         let Ok(mut monitor) = Userfaultfd::open() else { return };
-        monitor.max_watches = 2;
-        let memory = vec![0_u8; 3 * page_size()];
+        // Other monitors of the process count as well.
+        let other = Userfaultfd::open().unwrap();
+        monitor.max_watches = 3;
+        let memory = vec![0_u8; 4 * page_size()];
         let range = |n| AddressRange::new(memory.as_ptr() as usize + n * page_size(), 1).unwrap();
         monitor.watch(Cookie(0), range(0)).unwrap();
         monitor.watch(Cookie(1), range(1)).unwrap();
+        other.watch(Cookie(0), range(3)).unwrap();
         let error = monitor.watch(Cookie(2), range(2)).unwrap_err();
         assert!(error.is_limit(), "{error}");
         monitor.unwatch(Cookie(0)).unwrap();
         monitor.watch(Cookie(3), range(2)).unwrap();
+        assert!(monitor.watch(Cookie(4), range(0)).unwrap_err().is_limit());
+        drop(other);
+        monitor.watch(Cookie(4), range(0)).unwrap();
     }
 }

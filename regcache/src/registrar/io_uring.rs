@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::{Keys, Registrar};
 use crate::access::Access;
+use crate::cause;
 use crate::descriptor::Mark;
 use crate::range::AddressRange;
 
@@ -21,9 +22,22 @@ use crate::range::AddressRange;
 pub enum IoUringError {
     /// The kernel gave no ring.
     #[error(
-        "io_uring_setup: {0} (is kernel.io_uring_disabled set, or a seccomp filter in the way?)"
+        "io_uring_setup: {source}{}",
+        match source {
+            Errno::EPERM => " (sysctl kernel.io_uring_disabled, or a seccomp filter as those of \
+                             container runtimes, is in the way)",
+            Errno::ENOSYS => " (the kernel was built without CONFIG_IO_URING, or a seccomp filter is in \
+                              the way)",
+            Errno::ENOMEM => " (no memory, or none that may be locked: RLIMIT_MEMLOCK, ulimit -l)",
+            Errno::EMFILE => " (this process has as many files open as it may: RLIMIT_NOFILE, ulimit -n)",
+            Errno::ENFILE => " (this machine has as many files open as it may: sysctl fs.file-max)",
+            _ => "",
+        }
     )]
-    Ring(#[source] Errno),
+    Ring {
+        /// What the kernel said.
+        source: Errno,
+    },
     /// The kernel gave no table of fixed buffers.
     #[error("a table of {slots} fixed buffers: {source} (Linux 5.19 and newer hold 1 to 16384)")]
     Table {
@@ -33,6 +47,9 @@ pub enum IoUringError {
         source: Errno,
     },
 }
+
+/// What the kernel takes as one fixed buffer, in bytes (`io_buffer_validate()`).
+const MOST_BYTES: usize = 1 << 30;
 
 /// Registers memory as fixed buffers of an io_uring, and moves bytes between them and files.
 ///
@@ -54,6 +71,7 @@ pub struct IoUring {
     mark: Mark,
     /// Tells this ring's regions from those of another.
     id: u64,
+    slots: u32,
     free: Mutex<Vec<u16>>,
     transfers: Mutex<Transfers>,
 }
@@ -89,15 +107,17 @@ impl IoUring {
         // A submission names a fixed buffer by 16 bits.
         let last = slots.checked_sub(1).and_then(|last| u16::try_from(last).ok());
         let last = last.ok_or_else(|| table_error(Errno::EINVAL))?;
-        let ring = io_uring::IoUring::new(1).map_err(|error| IoUringError::Ring(errno(error)))?;
+        let ring = io_uring::IoUring::new(1)
+            .map_err(|error| IoUringError::Ring { source: errno(error) })?;
         ring.submitter()
             .register_buffers_sparse(slots)
             .map_err(|error| table_error(errno(error)))?;
-        let mark = Mark::set(ring.as_raw_fd()).map_err(IoUringError::Ring)?;
+        let mark = Mark::set(ring.as_raw_fd()).map_err(|source| IoUringError::Ring { source })?;
         Ok(IoUring {
             ring: ManuallyDrop::new(ring),
             mark,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            slots,
             free: Mutex::new((0..=last).rev().collect()),
             transfers: Mutex::default(),
         })
@@ -221,16 +241,19 @@ impl Registrar for IoUring {
     /// no peer, so remote access is `EINVAL`, as is any other flag but the hints for huge pages and
     /// relaxed ordering.
     ///
-    /// `ENOMEM` where the table is full or `RLIMIT_MEMLOCK` reached; `EFAULT` for memory that is not
-    /// mapped or more than 1 GiB; `EOPNOTSUPP` for a mapping that cannot be pinned (a file, on old
-    /// kernels).
+    /// `ENOSPC` where the table is full; `ENOMEM` where `RLIMIT_MEMLOCK` is reached; `EFBIG` for more
+    /// than 1 GiB, which the kernel does not take as one buffer; `EFAULT` for memory that is not mapped
+    /// or of a kind that cannot be pinned; `EOPNOTSUPP` for a file, on old kernels.
     unsafe fn register(&self, range: AddressRange, access: Access) -> Result<IoUringRegion, Errno> {
         const ALLOWED: Access =
             Access::LOCAL_WRITE.union(Access::HUGETLB).union(Access::RELAXED_ORDERING);
         if !ALLOWED.contains(access) {
             return Err(Errno::EINVAL);
         }
-        let index = self.free.lock().pop().ok_or(Errno::ENOMEM)?;
+        if range.len() > MOST_BYTES {
+            return Err(Errno::EFBIG);
+        }
+        let index = self.free.lock().pop().ok_or(Errno::ENOSPC)?;
         match self.update(index, range.start(), range.len()) {
             Ok(()) => Ok(IoUringRegion { ring: self.id, index, registered: AtomicBool::new(true) }),
             Err(error) => {
@@ -256,6 +279,20 @@ impl Registrar for IoUring {
                 region.registered.store(true, Ordering::Relaxed);
                 Err(error)
             }
+        }
+    }
+
+    fn why(&self, range: AddressRange, access: Access, errno: Errno) -> Option<String> {
+        match errno {
+            Errno::ENOSPC => Some(format!(
+                "all {} fixed buffers of this io_uring are in use: ask for more in IoUring::new",
+                self.slots
+            )),
+            Errno::EFBIG => Some(format!(
+                "a fixed buffer of an io_uring has {MOST_BYTES} bytes at most: register it in parts"
+            )),
+            Errno::EFAULT | Errno::EOPNOTSUPP => cause::in_mappings(range, access, true),
+            _ => None,
         }
     }
 

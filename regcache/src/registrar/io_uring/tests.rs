@@ -2,10 +2,13 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::Cache;
+use crate::monitor::Manual;
 use crate::range::page_size;
 
 const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -183,13 +186,13 @@ fn unmapped_and_read_only_memory_are_refused_and_nothing_leaks() {
 }
 
 #[test]
-fn a_full_table_is_enomem_and_a_freed_slot_serves_again() {
+fn a_full_table_is_enospc_and_a_freed_slot_serves_again() {
     let ring = IoUring::new(2).unwrap();
     let memory = Memory::new(page_size());
     let register = || ring.pin(memory.range(), Access::empty());
     for _ in 0..3 {
         let regions = [register().unwrap(), register().unwrap()];
-        assert_eq!(register().err(), Some(Errno::ENOMEM));
+        assert_eq!(register().err(), Some(Errno::ENOSPC));
         assert_ne!(regions[0].index(), regions[1].index());
         assert_eq!(ring.keys(&regions[1]).local, u32::from(regions[1].index()));
         for region in &regions {
@@ -230,7 +233,7 @@ fn more_than_a_gibibyte_is_refused() {
     let ring = IoUring::new(1).unwrap();
     let len = (1 << 30) + page_size();
     let memory = Memory::new(len);
-    assert_eq!(ring.pin(memory.range(), Access::empty()).err(), Some(Errno::EFAULT));
+    assert_eq!(ring.pin(memory.range(), Access::empty()).err(), Some(Errno::EFBIG));
 }
 
 #[test]
@@ -254,4 +257,46 @@ fn threads_share_a_ring() {
             });
         }
     });
+}
+
+/// The words that a person reads, for each cause that an errno can have.
+#[test]
+fn errors_name_their_cause() {
+    let words = |addr: usize, len: usize, access, slots| {
+        let cache = Cache::builder(IoUring::new(slots).unwrap(), Manual::new());
+        let cache = cache.max_bytes(1 << 40).build().unwrap();
+        let held = Memory::new(page_size());
+        let _guards: Vec<_> = (0..slots)
+            .map_while(|_| cache.get_or_register(held.addr, 1, Access::empty()).ok())
+            .take(if slots == 1 { 1 } else { 0 })
+            .collect();
+        cache.get_or_register(addr, len, access).map(drop).unwrap_err().to_string()
+    };
+    let memory = Memory::new(4 * page_size());
+    let full = words(memory.addr, 1, Access::empty(), 1);
+    assert!(full.contains("all 1 fixed buffers") && !full.contains("ulimit"), "{full}");
+    // SAFETY: no reference points into the memory.
+    let read_only = unsafe { libc::mprotect(memory.addr as *mut _, page_size(), libc::PROT_READ) };
+    assert_eq!(read_only, 0);
+    let read = words(memory.addr, 8, Access::empty(), 4);
+    assert!(read.contains("pins for writing whatever the access"), "{read}");
+    unmap(memory.addr + page_size(), page_size());
+    let hole = words(memory.addr + page_size(), 8, Access::empty(), 4);
+    let at = format!("nothing is mapped at {:#x}", memory.addr + page_size());
+    assert!(hole.contains(&at), "{hole}");
+    let huge = words(memory.addr, (1 << 30) + page_size(), Access::empty(), 4);
+    assert!(huge.contains("1073741824 bytes at most"), "{huge}");
+    // SAFETY: the call takes a number.
+    let secret = unsafe { libc::syscall(libc::SYS_memfd_secret, 0) };
+    if secret < 0 {
+        return; // off on this machine: secretmem.enable
+    }
+    // SAFETY: the descriptor is the test's own, and the mapping is new.
+    let addr = unsafe {
+        libc::ftruncate(secret as i32, page_size() as i64);
+        libc::mmap(ptr::null_mut(), page_size(), READ_WRITE, libc::MAP_SHARED, secret as i32, 0)
+    };
+    assert_ne!(addr, libc::MAP_FAILED);
+    let secret = words(addr as usize, 8, Access::empty(), 4);
+    assert!(secret.contains("memfd_secret"), "{secret}");
 }
