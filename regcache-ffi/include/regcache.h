@@ -44,7 +44,9 @@
  * Callbacks are called with no lock of the library held, on any thread that is
  * in a call of it, or on the reaper's.  They may call anything of the library
  * except regcache_destroy() (-EDEADLK).  What they must not do is leave by
- * longjmp(3) or a C++ exception.
+ * longjmp(3) or a C++ exception.  An allocator that the library itself calls
+ * may call regcache_notify() on a cache with a manual monitor; any other call
+ * from there is -EDEADLK.
  *
  * After fork(2) a child must make a cache of its own; its copy of the parent's
  * deregisters nothing.

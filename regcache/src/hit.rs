@@ -99,7 +99,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                     block.remember(PageHash::of(addr, access), id);
                     block.count_hit();
                 }
-                None => self.counters.other_hits.add(1),
+                None => _ = self.counters.other_hits.add(1),
             }
             // SAFETY: the slot is held, by `cell` or by count, and was found valid since.
             Some(unsafe { Guard::new(self, NonNull::from(slot), cell) })

@@ -228,8 +228,11 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
 
     /// Lends out a registration that is not in the table, and says why not.
     fn lend_uncached(&self, pinned: BodyOf<R>, reason: &Counter) -> Guard<'_, R, M> {
-        reason.add(1);
-        event!(debug, range = %pinned.range, "lent out uncached");
+        if reason.add(1) == 0 {
+            // Once for each reason: a program that never hits finds it in its log.
+            let _stats = self.counters.snapshot(0, 0, 0);
+            event!(warn, range = %pinned.range, "the first that is lent out uncached: {_stats}");
+        }
         Guard::uncached(self, pinned)
     }
 

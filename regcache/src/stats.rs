@@ -85,9 +85,10 @@ statistics! {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    pub(crate) fn add(&self, n: u64) {
+    /// Returns what it was.
+    pub(crate) fn add(&self, n: u64) -> u64 {
         // Relaxed: a count says nothing about other memory.
-        self.0.fetch_add(n, Ordering::Relaxed);
+        self.0.fetch_add(n, Ordering::Relaxed)
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -115,6 +116,22 @@ impl Stats {
     }
 }
 
+impl Stats {
+    /// Why registrations were handed out without being cached: those of the reasons that there were.
+    pub fn uncached_reasons(&self) -> impl Iterator<Item = (u64, &'static str)> {
+        [
+            (self.uncached_too_large, "larger than max_bytes (REGCACHE_MAX_BYTES), by itself"),
+            (self.uncached_full, "the cache is full (REGCACHE_MAX_REGIONS, _BYTES) and all in use"),
+            (self.uncached_contested, "the mapping went on changing"),
+            (self.uncached_reentered, "asked for by the registrar that was registering it"),
+            (self.uncached_unwatchable, "memory that the monitor cannot watch"),
+            (self.uncached_unmonitored, "the monitor has failed (Cache::dump says how)"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+    }
+}
+
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -130,6 +147,10 @@ impl fmt::Display for Stats {
             self.uncached(),
             self.regions,
             self.bytes
-        )
+        )?;
+        for (count, reason) in self.uncached_reasons() {
+            write!(f, "; {count} uncached: {reason}")?;
+        }
+        Ok(())
     }
 }
