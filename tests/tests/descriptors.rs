@@ -3,7 +3,7 @@
 #![cfg(feature = "guest")]
 
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::thread;
 
 use nix::errno::Errno;
@@ -152,7 +152,7 @@ fn a_number_in_a_threads_own_table() {
             raw!(SYS_unshare, libc::CLONE_FILES);
             let (reader, _writer) = pipe().unwrap();
             let other = taken_over(&cache, &reader);
-            let quiet = OwnedFd::from(reader);
+            let quiet = reader;
             // The ring's number is as it was.
             assert_never_stale(&cache, &memory);
             drop(quiet);
