@@ -286,3 +286,16 @@ fn compaction_drop_caches_mlock_and_system() {
         m.fill(2);
     });
 }
+
+/// Another process's way of writing: the bytes change, and the pages stay.
+#[test]
+fn process_vm_writev() {
+    assert_kept(ANONYMOUS, |m| {
+        let from = vec![9_u8; m.range.len()];
+        let local = [from.as_ptr() as usize, from.len()];
+        let remote = [m.range.start(), m.range.len()];
+        let pid = std::process::id();
+        let written = raw!(SYS_process_vm_writev, pid, local.as_ptr(), 1, remote.as_ptr(), 1, 0);
+        assert_eq!(written, from.len());
+    });
+}
