@@ -151,6 +151,8 @@ static void sizes_and_unknown_fields(void)
 	options = good_options();
 	options.flags = REGCACHE_REAPER;
 	EXPECT_FAILS(regcache_create(&callbacks, &options, &cache), EOPNOTSUPP);
+	options.flags = REGCACHE_REAPER | REGCACHE_NO_REAPER;
+	EXPECT_FAILS(regcache_create(&callbacks, &options, &cache), EINVAL);
 	options = good_options();
 	options.monitor = 99;
 	EXPECT_FAILS(regcache_create(&callbacks, &options, &cache), EINVAL);

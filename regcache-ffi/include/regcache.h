@@ -93,11 +93,15 @@ enum regcache_monitor_kind {
  * registrations, for jobs whose processes are one program. */
 #define REGCACHE_TRUST_PEERS	(1u << 0)
 /* A thread deregisters what became stale, as soon as it is.  Without it the
- * next lookup does, or regcache_drain(). */
+ * next lookup that misses does, or regcache_drain().  A cache of a protection
+ * domain that the kernel tells has one unless REGCACHE_NO_REAPER is set; one of
+ * callbacks, which it calls, has one only if it is asked for. */
 #define REGCACHE_REAPER		(1u << 1)
 /* Do not ask the kernel whether an event changed anything: for callbacks that
  * do not pin, since of such memory it cannot tell. */
 #define REGCACHE_NO_VERIFY	(1u << 2)
+/* No thread of the library's. */
+#define REGCACHE_NO_REAPER	(1u << 3)
 
 /* For max_regions: cache nothing. */
 #define REGCACHE_UNCACHED	UINT64_MAX

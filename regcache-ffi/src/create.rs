@@ -86,6 +86,9 @@ pub const REAPER: u32 = 1 << 1;
 /// `REGCACHE_NO_VERIFY`
 pub const NO_VERIFY: u32 = 1 << 2;
 
+/// `REGCACHE_NO_REAPER`
+pub const NO_REAPER: u32 = 1 << 3;
+
 /// `REGCACHE_DESTROY_FORCE`
 pub const DESTROY_FORCE: u32 = 1 << 0;
 
@@ -169,9 +172,14 @@ fn make(
         payload_size: 0,
         reserved: [0; 4],
     });
-    if options.flags & !(TRUST_PEERS | REAPER | NO_VERIFY) != 0 {
+    if options.flags & !(TRUST_PEERS | REAPER | NO_VERIFY | NO_REAPER) != 0 {
         return Err(Failure::invalid(format!("options->flags {:#x} is not known", options.flags)));
     }
+    if options.flags & (REAPER | NO_REAPER) == REAPER | NO_REAPER {
+        return Err(Failure::invalid("options->flags has both REAPER and NO_REAPER"));
+    }
+    // Callbacks may be of a program with one thread, so that they are asked about.
+    let reaps_by_default = matches!(backend, Backend::Verbs(_)) && options.flags & NO_REAPER == 0;
     if options.payload_size > MOST_PAYLOAD {
         return Err(Failure::invalid("options->payload_size is more than 1 MiB"));
     }
@@ -199,6 +207,8 @@ fn make(
     }
     let cache = Arc::new(builder.build()?);
     let reaper = match options.flags & REAPER {
+        // Where there can be none, stale memory goes with the next lookup that misses.
+        0 if reaps_by_default => Reaper::start(&cache).ok(),
         0 => None,
         _ => Some(Reaper::start(&cache).map_err(|error| {
             let errno = error.raw_os_error().unwrap_or(libc::EOPNOTSUPP);

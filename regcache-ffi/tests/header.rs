@@ -103,6 +103,7 @@ fn constants_are_the_same() {
         ("TRUST_PEERS", create::TRUST_PEERS.into()),
         ("REAPER", create::REAPER.into()),
         ("NO_VERIFY", create::NO_VERIFY.into()),
+        ("NO_REAPER", create::NO_REAPER.into()),
         ("DESTROY_FORCE", create::DESTROY_FORCE.into()),
         ("UNCACHED", create::UNCACHED),
         ("WATCH_UNPINNED", monitor::WATCH_UNPINNED.into()),
