@@ -3,19 +3,20 @@
 use std::ffi::{CStr, c_void};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring as Ring, opcode};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use regcache::monitor::{Manual, Ummunotify};
-use regcache::{Access, page_size};
-use regcache_guest_tests::frames::{Unpinned, is_stale};
-use regcache_guest_tests::memory::{Memory, in_child};
+use regcache::registrar::IoUring;
+use regcache::{Access, Cache, page_size};
+use regcache_guest_tests::frames::Unpinned;
+use regcache_guest_tests::memory::{Memory, in_child, memfd};
 use regcache_guest_tests::raw;
 use regcache_guest_tests::rdma::verbs;
-use regcache_guest_tests::rows::{assert_caught, assert_caught_with, cache_of, told};
+use regcache_guest_tests::rows::{assert_caught, assert_caught_with, cache_of};
 
 /// Not in the libc crate for glibc.
 const MADV_DONTNEED_LOCKED: i32 = 24;
@@ -496,8 +497,8 @@ fn tempfile(bytes: usize) -> std::fs::File {
     file
 }
 
-/// A signal handler maps other pages in the midst of lookups: what a lookup that began afterwards
-/// returns is of the new ones.
+/// A signal handler maps other pages in the midst of lookups: of what a lookup that began afterwards
+/// returns, a device reads what the processor reads.
 #[test]
 fn a_signal_handler_that_unmaps_in_mid_lookup() {
     static AT: AtomicUsize = AtomicUsize::new(0);
@@ -506,49 +507,67 @@ fn a_signal_handler_that_unmaps_in_mid_lookup() {
 
     extern "C" fn change(_signal: libc::c_int) {
         let (at, len) = (AT.load(Ordering::Relaxed), PAGES * page_size());
-        let (rights, flags) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_POPULATE,
-        );
-        // SAFETY: the memory is the test's own, no reference points into it, and the calls are raw.
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        let number = CHANGES.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the memory is the test's own, no reference points into it, and the calls allocate nothing.
         unsafe {
             libc::syscall(libc::SYS_munmap, at, len);
-            libc::syscall(libc::SYS_mmap, at, len, rights, flags, -1, 0);
+            libc::mmap(at as *mut c_void, len, rights, flags, -1, 0);
+            (at as *mut u8).write_volatile(number as u8);
         }
-        CHANGES.fetch_add(1, Ordering::Relaxed);
     }
 
-    let cache = told();
+    let ring = IoUring::new(64).unwrap();
+    let cache = Cache::builder(ring, Ummunotify::open().unwrap()).build().unwrap();
+    let file = memfd();
     let memory = Memory::anonymous(PAGES);
     AT.store(memory.range.start(), Ordering::Relaxed);
-    // SAFETY: the handler makes system calls and touches atomics only; the structures are live.
+    // SAFETY: the handler makes system calls and touches atomics and the test's memory only; the
+    // structure is live.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = change as extern "C" fn(libc::c_int) as libc::sighandler_t;
         action.sa_flags = libc::SA_RESTART;
-        assert_eq!(libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()), 0);
-        let often = libc::timeval { tv_sec: 0, tv_usec: 1500 };
-        let timer = libc::itimerval { it_interval: often, it_value: often };
-        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()), 0);
+        assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
     }
-    let start = Instant::now();
-    let mut judged = 0;
-    while start.elapsed() < Duration::from_secs(4) {
-        let before = CHANGES.load(Ordering::Relaxed);
-        let guard =
-            cache.get_or_register(memory.range.start(), memory.range.len(), Access::LOCAL_WRITE);
-        let blocked = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).unwrap();
-        if CHANGES.load(Ordering::Relaxed) == before {
-            judged += 1;
-            assert!(!is_stale(&guard.unwrap(), memory.range), "after {before} changes");
+    // SAFETY: it takes nothing.
+    let looker = unsafe { libc::pthread_self() };
+    let done = AtomicBool::new(false);
+    let judged = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_micros(1500));
+                // SAFETY: that thread lives, since it joins this one.
+                unsafe { libc::pthread_kill(looker, libc::SIGUSR1) };
+            }
+        });
+        let start = Instant::now();
+        let mut judged = 0;
+        while start.elapsed() < Duration::from_secs(4) {
+            let before = CHANGES.load(Ordering::Relaxed);
+            let guard = cache.get_or_register(
+                memory.range.start(),
+                memory.range.len(),
+                Access::LOCAL_WRITE,
+            );
+            let blocked = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).unwrap();
+            if CHANGES.load(Ordering::Relaxed) == before {
+                judged += 1;
+                let (guard, at) = (guard.unwrap(), memory.range.start());
+                let sent = cache.registrar().write_fixed(guard.region(), at, 1, &file, 0);
+                assert_eq!(sent, Ok(1));
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, 0).unwrap();
+                // SAFETY: the page is mapped, and nobody changes it while signals are blocked.
+                let seen = unsafe { (at as *const u8).read_volatile() };
+                assert_eq!(byte, [seen], "after {before} changes");
+            }
+            blocked.thread_set_mask().unwrap();
         }
-        blocked.thread_set_mask().unwrap();
-    }
-    // SAFETY: the structure is live.
-    unsafe {
-        let none: libc::itimerval = std::mem::zeroed();
-        libc::setitimer(libc::ITIMER_REAL, &none, std::ptr::null_mut());
-    }
+        done.store(true, Ordering::Relaxed);
+        judged
+    });
     let changes = CHANGES.load(Ordering::Relaxed);
     println!("{judged} lookups judged, {changes} changes, {}", cache.stats());
     assert!(judged > 100 && changes > 100);
