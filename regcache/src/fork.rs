@@ -5,8 +5,9 @@
 //! the number of this process; a child reads zero there, and takes a new number when it makes a
 //! cache of its own.
 
+use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
@@ -47,12 +48,65 @@ impl Owner {
     }
 }
 
+/// A value that each process of a family has for itself: a forked child does not find its parent's,
+/// whose locks another thread may have had at the time of the fork.
+pub(crate) struct PerProcess<T>(AtomicPtr<(Owner, T)>);
+
+impl<T: Default> PerProcess<T> {
+    pub(crate) const fn new() -> PerProcess<T> {
+        PerProcess(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// This process's value, which is made at the first call and lives for ever. `None` where forks
+    /// cannot be told: then there is no cache either.
+    pub(crate) fn get(&'static self) -> Option<&'static T> {
+        loop {
+            // Acquire pairs with the Release of the exchange below.
+            let present = self.0.load(Ordering::Acquire);
+            // SAFETY: it is null or was leaked by this function, and is never freed after.
+            match unsafe { present.as_ref() } {
+                Some((owner, value)) if !owner.is_foreign() => return Some(value),
+                _ => {}
+            }
+            let owner = Owner::current().ok()?;
+            let new = Box::into_raw(Box::new((owner, T::default())));
+            let exchanged =
+                self.0.compare_exchange(present, new, Ordering::Release, Ordering::Relaxed);
+            if exchanged.is_err() {
+                // SAFETY: nobody else knows of it.
+                drop(unsafe { Box::from_raw(new) });
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
 
     use super::*;
+
+    #[test]
+    fn a_child_has_a_value_of_its_own() {
+        static VALUE: PerProcess<parking_lot::Mutex<u32>> = PerProcess::new();
+        let mut value = VALUE.get().unwrap().lock();
+        *value = 7;
+        // The lock is held at the time of the fork.
+        // SAFETY: the child takes no lock but its own, and leaves by _exit.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let own = VALUE.get().and_then(|own| own.try_lock()).map(|own| *own);
+                // SAFETY: _exit(2) runs no code of this process any more.
+                unsafe { libc::_exit(i32::from(own != Some(0))) }
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+            }
+        }
+        drop(value);
+        assert_eq!(*VALUE.get().unwrap().lock(), 7);
+    }
 
     #[test]
     fn a_child_is_foreign_and_can_own_anew() {

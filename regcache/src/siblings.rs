@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::fork::PerProcess;
 use crate::lock::Lock;
 use crate::monitor::Monitor;
 use crate::registrar::Registrar;
 use crate::shared::Shared;
 use crate::tls::CacheId;
 
-static CACHES: Lock<Vec<Arc<Sibling>>> = Lock::new(Vec::new());
+static CACHES: PerProcess<Lock<Vec<Arc<Sibling>>>> = PerProcess::new();
 
 /// A cache, as the others see it.
 struct Sibling {
@@ -64,23 +65,26 @@ pub(crate) fn join<R: Registrar, M: Monitor>(shared: &Shared<R, M>) {
         pinned: pinned::<R, M>,
     };
     let sibling = Sibling { id: shared.id, cache: RwLock::new(Some(erased)) };
-    CACHES.lock().push(Arc::new(sibling));
+    if let Some(caches) = CACHES.get() {
+        caches.lock().push(Arc::new(sibling));
+    }
 }
 
 /// The cache is closed: waits for those who evict in it.
 pub(crate) fn leave(id: CacheId) {
-    let sibling = {
-        let mut caches = CACHES.lock();
+    let sibling = CACHES.get().and_then(|caches| {
+        let mut caches = caches.lock();
         let at = caches.iter().position(|sibling| sibling.id == id);
         at.map(|at| caches.swap_remove(at))
-    };
+    });
     if let Some(sibling) = sibling {
         *sibling.cache.write() = None;
     }
 }
 
 fn others(id: CacheId) -> Vec<Arc<Sibling>> {
-    CACHES.lock().iter().filter(|sibling| sibling.id != id).cloned().collect()
+    let Some(caches) = CACHES.get() else { return Vec::new() };
+    caches.lock().iter().filter(|sibling| sibling.id != id).cloned().collect()
 }
 
 /// Evicts in the other caches what is idle, of `bytes` or a little more in the first that has some, and

@@ -1,11 +1,12 @@
 //! Who waits for whom: a registrar may look up memory that another thread is registering, whose
 //! registrar may look up what this one is registering. Nobody waits where that would be a circle.
 
+use crate::fork::PerProcess;
 use crate::lock::Lock;
 use crate::tls::this_thread;
 
 /// The first waits for the second, in whatever cache of the process.
-static WAITS: Lock<Vec<(usize, usize)>> = Lock::new(Vec::new());
+static WAITS: PerProcess<Lock<Vec<(usize, usize)>>> = PerProcess::new();
 
 /// While it lives, a thread waits for another.
 pub(crate) struct Waiting(usize, usize);
@@ -13,7 +14,7 @@ pub(crate) struct Waiting(usize, usize);
 impl Waiting {
     /// `waiter` begins to wait for `other`; `None` where that one waits for `waiter` already.
     pub(crate) fn begin(waiter: usize, other: usize) -> Option<Waiting> {
-        let mut waits = WAITS.lock();
+        let mut waits = WAITS.get()?.lock();
         if leads_to(&waits, other, waiter) {
             return None;
         }
@@ -29,7 +30,8 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut waits = WAITS.lock();
+        let Some(waits) = WAITS.get() else { return };
+        let mut waits = waits.lock();
         let at = waits.iter().position(|(from, to)| (*from, *to) == (self.0, self.1));
         if let Some(at) = at {
             waits.swap_remove(at);
