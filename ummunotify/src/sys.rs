@@ -136,6 +136,8 @@ impl DeviceFile {
         let device = fstat(&fd)?.st_rdev;
         let mark = (unique / 4096 % 64) as c_int + 1;
         let process = std::process::id();
+        // SAFETY: fcntl(2) with F_SETSIG takes a number.
+        Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), F_SETSIG, mark) })?;
         let mut file =
             DeviceFile { fd: ManuallyDrop::new(fd), device, process, proof: Proof::Mark(mark) };
         wanted.size = size_of::<NegotiateIoctl>() as u32;
@@ -149,9 +151,6 @@ impl DeviceFile {
         if wanted.features & FEATURE_IDENTITY != 0 {
             file.ioctl(IDENTIFY, (&raw const unique).cast_mut().cast())?;
             file.proof = Proof::Identity(unique);
-        } else {
-            // SAFETY: fcntl(2) with F_SETSIG takes a number.
-            Errno::result(unsafe { libc::fcntl(file.fd.as_raw_fd(), F_SETSIG, mark) })?;
         }
         Ok(file)
     }
