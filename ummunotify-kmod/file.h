@@ -74,6 +74,7 @@ long umn_note(struct umn_file *file, const u64 __user *arg);
 long umn_verify(struct umn_file *file, const u64 __user *arg);
 
 /* negotiate.c */
+int umn_copy_sized(void *to, size_t known, const void __user *arg);
 long umn_exchange_features(struct umn_file *file, u32 __user *arg);
 long umn_negotiate(struct umn_file *file, void __user *arg);
 long umn_identify(struct umn_file *file, const u64 __user *arg);

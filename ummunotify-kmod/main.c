@@ -244,16 +244,9 @@ static long call(struct file *filp, struct ummunotify_call __user *arg)
 {
 	struct umn_file *file = filp->private_data;
 	struct ummunotify_call parm;
-	u32 size;
 	int ret;
 
-	if (get_user(size, &arg->size))
-		return -EFAULT;
-	if (size < sizeof(parm))
-		return -EINVAL;
-	if (size > PAGE_SIZE)
-		return -E2BIG;
-	ret = copy_struct_from_user(&parm, sizeof(parm), arg, size);
+	ret = umn_copy_sized(&parm, sizeof(parm), arg);
 	if (ret)
 		return ret;
 	if (!umn_has_identity(file, parm.identity))

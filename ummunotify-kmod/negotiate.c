@@ -19,6 +19,23 @@
 			 UMMUNOTIFY_FEATURE_STATS | \
 			 UMMUNOTIFY_FEATURE_IDENTITY)
 
+/*
+ * Copies a structure that begins with its size, as its caller knows it: a
+ * shorter one is -EINVAL, and of a longer one the rest must be zero.
+ */
+int umn_copy_sized(void *to, size_t known, const void __user *arg)
+{
+	u32 size;
+
+	if (get_user(size, (const u32 __user *)arg))
+		return -EFAULT;
+	if (size < known)
+		return -EINVAL;
+	if (size > PAGE_SIZE)
+		return -E2BIG;
+	return copy_struct_from_user(to, known, arg, size);
+}
+
 long umn_exchange_features(struct umn_file *file, u32 __user *arg)
 {
 	if (READ_ONCE(file->used))
@@ -35,16 +52,9 @@ long umn_negotiate(struct umn_file *file, void __user *arg)
 	struct ummunotify_negotiate parm;
 	u64 **slots = NULL;
 	long nr_slots = 0;
-	u32 size;
 	int ret;
 
-	if (get_user(size, (u32 __user *)arg))
-		return -EFAULT;
-	if (size < sizeof(parm))
-		return -EINVAL;
-	if (size > PAGE_SIZE)
-		return -E2BIG;
-	ret = copy_struct_from_user(&parm, sizeof(parm), arg, size);
+	ret = umn_copy_sized(&parm, sizeof(parm), arg);
 	if (ret)
 		return ret;
 	if (xchg(&file->used, true))

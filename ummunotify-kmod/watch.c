@@ -257,15 +257,8 @@ static long do_batch(struct umn_file *file, void __user *arg, size_t entry_size,
 	unsigned int in_chunk, readable = 0;
 	char *entries;
 	int ret = 0;
-	u32 size;
 
-	if (get_user(size, &user_batch->size))
-		return -EFAULT;
-	if (size < sizeof(batch))
-		return -EINVAL;
-	if (size > PAGE_SIZE)
-		return -E2BIG;
-	ret = copy_struct_from_user(&batch, sizeof(batch), arg, size);
+	ret = umn_copy_sized(&batch, sizeof(batch), arg);
 	if (ret)
 		return ret;
 	if (batch.count > UMN_MAX_BATCH)

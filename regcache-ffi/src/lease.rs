@@ -112,9 +112,7 @@ impl<L: Clone> Lease<L> {
             return None;
         }
         // SAFETY: the lease is lent, and this thread alone has it.
-        let loan = unsafe { (*self.loan.get()).assume_init_read() };
-        self.end(if ticket < LAST_TERM { FREE } else { RETIRED });
-        Some(loan)
+        Some(unsafe { self.take_back(ticket) })
     }
 
     /// As [`redeem`](Lease::redeem), where only one thread uses the lease.
@@ -128,9 +126,20 @@ impl<L: Clone> Lease<L> {
             return None;
         }
         // SAFETY: the lease is lent, and the caller promises to be alone.
+        Some(unsafe { self.take_back(ticket) })
+    }
+
+    /// Ends the term of `ticket`.
+    ///
+    /// # Safety
+    ///
+    /// The lease is lent by `ticket`, and the caller alone has it.
+    #[inline]
+    unsafe fn take_back(&self, ticket: u64) -> L {
+        // SAFETY: it is lent, so there is a loan, which nobody reads again before the next.
         let loan = unsafe { (*self.loan.get()).assume_init_read() };
         self.end(if ticket < LAST_TERM { FREE } else { RETIRED });
-        Some(loan)
+        loan
     }
 
     /// Another guard on what was lent by `ticket`.

@@ -3,7 +3,6 @@
 //! daemon(3), closefrom(3), a second close(2): the next file that is opened then has the number. So
 //! the file is marked when it is made, and the mark is looked at before the number is used.
 
-use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -64,7 +63,9 @@ impl Descriptor {
 
     /// A duplicate of `fd`: its file keeps the mark that it may have, of another descriptor.
     pub(crate) fn duplicate_of(fd: BorrowedFd<'_>) -> Result<Descriptor, Errno> {
-        let fd = fd.try_clone_to_owned().map_err(errno)?;
+        let fd = fd
+            .try_clone_to_owned()
+            .map_err(|error| Errno::try_from(error).unwrap_or(Errno::EIO))?;
         let mark = Mark::of(fd.as_raw_fd())?;
         Ok(Descriptor { fd: ManuallyDrop::new(fd), mark })
     }
@@ -87,10 +88,6 @@ impl Drop for Descriptor {
             unsafe { ManuallyDrop::drop(&mut self.fd) };
         }
     }
-}
-
-fn errno(error: io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 #[cfg(test)]

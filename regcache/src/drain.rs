@@ -193,7 +193,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         let postponed = {
             let mut table = self.table.lock();
             let unsettled = self.unsettled.swap(false, Ordering::Relaxed);
-            if !unsettled && !table.postponed(&self.blocks).0 && !table.has_zombies_unseen() {
+            if !unsettled && !table.can_end_postponed(&self.blocks) && !table.has_zombies_unseen() {
                 return false;
             }
             table.take_postponed(unsettled)

@@ -183,7 +183,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
         }
         let refused = self.outside.lock().refused();
         if !table.has_room(bytes, refused) {
-            let waits = refused.regions > 0 || table.postponed(&self.blocks).0;
+            let waits = refused.regions > 0 || table.can_end_postponed(&self.blocks);
             if waits && retries == Retries::Some {
                 return Found::Refused(refused);
             }
@@ -297,7 +297,7 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
     }
 
     fn explain(&self, errno: Errno, range: AddressRange, access: Access) -> Error {
-        let unended = self.table.lock().postponed(&self.blocks).1;
+        let unended = self.table.lock().postponed_bytes();
         match errno {
             Errno::ENOMEM if unended > 0 => Error::BarrierRefused { range, bytes: unended },
             Errno::ENOMEM => Error::CannotPin {
@@ -306,21 +306,20 @@ impl<R: Registrar, M: Monitor> Shared<R, M> {
                 pinned_by_others: siblings::pinned_by_others(self.id),
                 memlock_limit: memlock_limit(),
             },
-            errno => {
-                let why = self.registrar.why(range, access, errno);
-                match errno {
-                    Errno::EFAULT | Errno::EACCES => {
-                        let why = why.or_else(|| cause::in_mappings(range, access, false));
-                        Error::NotAccessible { range, access, errno, why }
-                    }
-                    Errno::EOPNOTSUPP | Errno::EPERM => {
-                        let why = why.or_else(|| cause::in_mappings(range, access, false));
-                        Error::Register { range, access, errno, why }
-                    }
-                    errno => Error::Register { range, access, errno, why },
-                }
+            Errno::EFAULT | Errno::EACCES => {
+                Error::NotAccessible { range, access, errno, why: self.why(range, access, errno) }
             }
+            errno => Error::Register { range, access, errno, why: self.why(range, access, errno) },
         }
+    }
+
+    /// What the registrar knows of the cause; else what the mappings show, of an error that they can
+    /// be the cause of.
+    fn why(&self, range: AddressRange, access: Access, errno: Errno) -> Option<String> {
+        use Errno::{EACCES, EFAULT, EOPNOTSUPP, EPERM};
+        let of_memory = matches!(errno, EFAULT | EACCES | EOPNOTSUPP | EPERM);
+        let in_mappings = || of_memory.then(|| cause::in_mappings(range, access, false)).flatten();
+        self.registrar.why(range, access, errno).or_else(in_mappings)
     }
 
     /// What this cache holds pinned, in bytes, as far as its table knows.

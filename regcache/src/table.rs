@@ -495,10 +495,14 @@ impl<T> Table<T> {
         all
     }
 
-    /// Whether something waits that can be ended now, and the bytes of all that waits.
-    pub(crate) fn postponed(&self, blocks: &Blocks) -> (bool, u64) {
-        let bytes = self.unfenced.iter().map(|id| self.body(*id).range.len() as u64).sum();
-        (!self.unfenced.is_empty() && blocks.all_count(), bytes)
+    /// Whether something waits that can be ended now.
+    pub(crate) fn can_end_postponed(&self, blocks: &Blocks) -> bool {
+        !self.unfenced.is_empty() && blocks.all_count()
+    }
+
+    /// The bytes of what waits.
+    pub(crate) fn postponed_bytes(&self) -> u64 {
+        self.unfenced.iter().map(|id| self.body(*id).range.len() as u64).sum()
     }
 
     /// Whether somebody holds what is stale, and may have let go of it unseen.

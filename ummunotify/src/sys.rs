@@ -64,7 +64,7 @@ pub(crate) const REGISTER_SLOT: u32 = 1 << 10;
 pub(crate) const EVENT_KINDS_SHIFT: u32 = 8;
 
 /// `UMMUNOTIFY_FEATURE_IDENTITY`
-pub(crate) const FEATURE_IDENTITY: u32 = 1 << 10;
+const FEATURE_IDENTITY: u32 = 1 << 10;
 
 /// `struct ummunotify_call`
 #[repr(C)]
