@@ -332,11 +332,12 @@ void watches_wait(void)
 	/* News that cannot be drained would never let it wait. */
 	if (poll(fds, lost ? 1 : 2, -1) <= 0)
 		return;
+	/* Either another thread has drained, or the number is another file's,
+	 * which must not keep the thread busy. */
+	if (!fds[0].revents && !regcache_monitor_changed(self.source))
+		poll(fds, 1, PAUSE_MS);
 	if (fds[0].revents && wake_is_ours())
 		eventfd_read(self.wake, &woken);
-	/* Without news the number is another file's. */
-	else if (fds[1].revents && !regcache_monitor_changed(self.source))
-		poll(NULL, 0, PAUSE_MS);
 }
 
 void watches_settle(void (*notify)(const void *addr, size_t len))
