@@ -212,7 +212,7 @@ fn signals_do_not_reach_the_event_thread() {
 }
 
 /// Runs a test of this program in a process of its own, and says how it ended.
-fn run_alone(name: &str) -> ExitStatus {
+pub fn run_alone(name: &str) -> ExitStatus {
     let program = env::current_exe().unwrap();
     let mut child = Command::new(program)
         .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=2"])

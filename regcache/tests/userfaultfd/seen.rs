@@ -237,3 +237,26 @@ fn guard_pages_are_not_seen() {
         }
     });
 }
+
+/// Two rails: each keeps its own registration of a buffer, and both are told when it changes.
+#[test]
+fn two_caches_of_one_buffer() {
+    let (Some(first), Some(second)) = (cache(), cache()) else { return };
+    let memory = Memory::new(4);
+    for round in 1..4 {
+        for _ in 0..50 {
+            assert!(is_right(&first, &memory));
+            assert!(is_right(&second, &memory));
+        }
+        for stats in [first.stats(), second.stats()] {
+            assert_eq!((stats.registrations, stats.uncached()), (round, 0), "{stats}");
+        }
+        memory.map_at(ANONYMOUS | libc::MAP_FIXED);
+        memory.fill();
+    }
+    drop(first);
+    assert!(is_right(&second, &memory));
+    memory.map_at(ANONYMOUS | libc::MAP_FIXED);
+    memory.fill();
+    assert!(is_right(&second, &memory), "the end of one cache ended the watches of another");
+}

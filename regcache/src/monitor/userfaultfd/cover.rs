@@ -50,6 +50,12 @@ impl Cover {
         bare.into_iter().filter_map(|(start, end)| AddressRange::new(start, end - start)).collect()
     }
 
+    /// Whether a watch lies on a part of `range`.
+    pub(super) fn touches(&self, range: AddressRange) -> bool {
+        let before = self.0.range(..range.end()).next_back();
+        before.is_some_and(|(_, (end, _))| *end > range.start())
+    }
+
     /// The parts of `range` that no watch lies on.
     pub(super) fn bare(&self, range: AddressRange) -> Vec<AddressRange> {
         let mut bare = Vec::new();
@@ -93,6 +99,8 @@ mod tests {
         assert_eq!(cover.remove(range(10, 50)), [range(10, 20), range(30, 40)]);
         assert_eq!(cover.bare(range(0, 70)), [range(0, 20), range(30, 40), range(60, 70)]);
         assert_eq!(cover.bare(range(25, 45)), [range(30, 40)]);
+        assert!(cover.touches(range(29, 40)) && cover.touches(range(30, 41)));
+        assert!(!cover.touches(range(30, 40)) && !cover.touches(range(60, 70)));
         assert_eq!(cover.remove(range(20, 30)), [range(20, 30)]);
         assert_eq!(cover.remove(range(40, 60)), [range(40, 60)]);
         assert!(cover.0.is_empty());

@@ -41,8 +41,6 @@ pub(super) enum Request {
     Register = 1,
     /// Tell no more.
     Unregister = 2,
-    /// Make [`Shared::news`] unreadable, if the ring has been emptied.
-    ClearNews = 3,
 }
 
 /// Where the thread is in its life, and if it did not come far, why.
@@ -116,10 +114,10 @@ pub(super) struct Shared {
     len: AtomicU64,
     /// An errno, or 0.
     answer: AtomicI32,
-    /// Readable when there is something in the ring. The process only polls it: it is written and
-    /// read in the threads' own table of files.
+    /// Written when there is something in the ring, in the threads' own table of files, and read by
+    /// nobody: the process waits for the next write.
     news: Descriptor,
-    /// It has been made readable since it was last cleared.
+    /// It has been written since the ring was last about to be emptied.
     has_news: AtomicBool,
     epoch: Instant,
 }
@@ -176,6 +174,11 @@ impl Shared {
         self.requests.open();
     }
 
+    /// Whether more monitors can be told by it: code of the process may have closed the file of news.
+    pub(super) fn is_usable(&self) -> bool {
+        self.state() == State::Running && self.news.is_ours()
+    }
+
     /// Waits until the thread runs or will not.
     pub(super) fn wait_for_start(&self) -> State {
         self.gate.wait_until(|| self.state() != State::Starting);
@@ -219,20 +222,16 @@ impl Shared {
         self.requests.open();
     }
 
-    /// Readable when there is something in the ring.
+    /// What is written to when there is something in the ring.
     pub(super) fn news(&self) -> BorrowedFd<'_> {
         self.news.as_fd()
     }
 
     /// What is in the ring is about to be taken out.
     pub(super) fn clear_news(&self) {
-        // AcqRel, and the same in `tell_news` and `answer_request`: see there.
-        if self.has_news.swap(false, Ordering::AcqRel) {
-            if let Some(nothing) = AddressRange::new(0, 1) {
-                // It fails where the threads have ended: then the news are for ever.
-                let _ = self.ask(Request::ClearNews, nothing);
-            }
-        }
+        // AcqRel, and the same in `tell_news`: what is put into the ring after this is told again, and
+        // what was put in before is found there.
+        self.has_news.swap(false, Ordering::AcqRel);
     }
 
     /// Something is in the ring.
@@ -272,7 +271,7 @@ impl Shared {
         }
     }
 
-    fn answer_request(&self, uffd: &Uffd, news: BorrowedFd<'_>) {
+    fn answer_request(&self, uffd: &Uffd) {
         // Acquire pairs with the Release in `ask`.
         let number = self.asked.load(Ordering::Acquire);
         if number == self.answered.load(Ordering::Relaxed) {
@@ -283,14 +282,6 @@ impl Shared {
         let result = match (AddressRange::new(start, len), self.request.load(Ordering::Relaxed)) {
             (Some(range), REGISTER) => uffd.register(range),
             (Some(range), UNREGISTER) => uffd.unregister(range),
-            (_, CLEAR_NEWS) => {
-                clear(news);
-                // What was told between the question and the clearing was cleared with the rest.
-                if self.has_news.load(Ordering::Acquire) {
-                    ring_bell(news);
-                }
-                Ok(())
-            }
             _ => Err(Errno::EINVAL),
         };
         self.answer.store(result.err().map_or(0, |errno| errno as i32), Ordering::Relaxed);
@@ -302,7 +293,6 @@ impl Shared {
 
 const REGISTER: u32 = Request::Register as u32;
 const UNREGISTER: u32 = Request::Unregister as u32;
-const CLEAR_NEWS: u32 = Request::ClearNews as u32;
 
 /// The life of the thread that reads the events.
 pub(super) fn run(shared: Arc<Shared>) {
@@ -390,7 +380,6 @@ fn start_server(
 
 /// Makes the ioctls. Waits for requests only, and allocates and locks nothing.
 fn serve(shared: &Shared, uffd: &Uffd) {
-    let news = shared.news.as_fd();
     loop {
         shared.requests.wait(LONG, || {
             // Acquire pairs with the Release in `ask`.
@@ -400,7 +389,7 @@ fn serve(shared: &Shared, uffd: &Uffd) {
         if shared.is_ending() {
             return;
         }
-        shared.answer_request(uffd, news);
+        shared.answer_request(uffd);
     }
 }
 
@@ -424,9 +413,4 @@ fn new_eventfd() -> Result<OwnedFd, Errno> {
 fn ring_bell(eventfd: BorrowedFd<'_>) {
     // It fails only where it has been rung 2^64 - 1 times and not heard.
     let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
-}
-
-fn clear(eventfd: BorrowedFd<'_>) {
-    // It fails where it was not rung.
-    let _ = rustix::io::read(eventfd, &mut [0_u8; 8]);
 }
