@@ -43,6 +43,11 @@ fn run_with_the_shared_library() {
 }
 
 #[test]
+fn the_library_is_closed_while_threads_live_that_used_it() {
+    run(Command::new(built().join("unload")).arg(built().join("libregcache.so")));
+}
+
+#[test]
 fn run_with_the_address_sanitizer() {
     for program in programs() {
         expect_ok(&mut Command::new(built().join(format!("asan-{program}"))));

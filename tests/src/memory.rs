@@ -102,6 +102,11 @@ impl Memory {
         memory
     }
 
+    /// The first `pages` pages of a file, mapped shared.
+    pub fn of_file(file: File, pages: usize) -> Memory {
+        Memory::map(pages * page_size(), libc::MAP_SHARED, Some(file))
+    }
+
     /// Huge pages of 2 MiB from the pool, as a memfd, mapped shared.
     pub fn shared_hugetlb(count: usize) -> Memory {
         let bytes = count * (2 << 20);

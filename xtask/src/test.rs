@@ -75,7 +75,7 @@ pub fn main(args: Args) -> Result<u8> {
 pub fn needs(all: &[Series]) -> Vec<&'static [Need]> {
     let mut needs = vec![host::WORKSPACE, host::PEERS, host::C_INTERFACE, host::PLUGINS];
     if !all.is_empty() {
-        needs.extend([host::GUEST, host::SELFTESTS, host::SPARSE]);
+        needs.extend([host::GUEST, host::SELFTESTS, host::FILE_SYSTEMS, host::SPARSE]);
     }
     needs.extend(all.iter().map(|series| series.properties().release.needs()));
     // Those of another toolchain do not fit to rustup's.

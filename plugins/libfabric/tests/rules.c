@@ -3,9 +3,13 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "host.h"
 #include "memory.h"
@@ -372,9 +376,57 @@ static void it_stops_and_starts_again(void)
 	}
 }
 
+/* The number of the only eventfd of this program, or -1. */
+static int find_eventfd(void)
+{
+	char link[64], target[64];
+
+	for (int fd = 3; fd < 256; fd++) {
+		ssize_t len;
+
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		len = readlink(link, target, sizeof(target));
+		if (len == 20 && !strncmp(target, "anon_inode:[eventfd]", 20))
+			return fd;
+	}
+	return -1;
+}
+
+/* Other code closes what wakes the thread, and its own eventfd has the number.
+ * It is the last of the tests: from here on the thread looks by itself. */
+static void a_number_that_was_lost_is_left_alone(void)
+{
+	const uint64_t count = 7;
+	uint64_t left = 0;
+	int fd = find_eventfd(), other = eventfd(count, EFD_CLOEXEC);
+	struct timespec before, after;
+	char *memory;
+
+	EXPECT(fd >= 0);
+	if (fd < 0)
+		return;
+	EXPECT_EQ(dup2(other, fd), fd);
+	for (int n = 0; n < 10; n++) {
+		memory = map(LENGTH);
+		expect(memory);
+		EXPECT_EQ(host_subscribe(memory, LENGTH), 0);
+		EXPECT(host_valid(memory, LENGTH));
+		unmap(memory, LENGTH);
+		EXPECT(!host_valid(memory, LENGTH));
+		EXPECT(is_told(1));
+	}
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+	usleep(500000);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+	EXPECT((after.tv_sec - before.tv_sec) * 1000 +
+	       (after.tv_nsec - before.tv_nsec) / 1000000 < 250);
+	EXPECT_EQ(read(other, &left, sizeof(left)), sizeof(left));
+	EXPECT_EQ(left, count);
+}
+
 int main(void)
 {
-	PLAN(15);
+	PLAN(16);
 	host_load();
 	RUN(a_change_shows_at_once);
 	RUN(a_part_that_goes_is_the_whole);
@@ -391,5 +443,6 @@ int main(void)
 	RUN(it_stops_and_starts_again);
 	RUN(as_many_changes_as_you_like);
 	RUN(as_many_ranges_as_you_like);
+	RUN(a_number_that_was_lost_is_left_alone);
 	return tap_any_failed;
 }

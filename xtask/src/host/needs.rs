@@ -48,6 +48,14 @@ pub const TREE: &[Need] = &[
     need(Program("zstd"), "unpacks newer kernels", "zstd"),
 ];
 
+/// To change files beneath registrations, on the file systems that people have.
+pub const FILE_SYSTEMS: &[Need] = &[
+    need(Program("mkfs.ext4"), "makes a file system for the tests of files", "e2fsprogs"),
+    need(Program("mkfs.xfs"), "makes a file system for the tests of files", "xfsprogs"),
+    need(Program("mkfs.btrfs"), "makes a file system for the tests of files", "btrfs-progs"),
+    need(Program("mount"), "mounts them", "mount"),
+];
+
 /// To check the kernel module's sources.
 pub const SPARSE: &[Need] = &[need(Program("sparse"), "checks the kernel module", "sparse")];
 
