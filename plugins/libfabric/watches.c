@@ -123,8 +123,10 @@ static void drain(void)
  * never sent: nothing sets O_ASYNC. */
 #define MARK	SIGRTMAX
 
-/* How long the thread waits where it cannot be woken. */
+/* How long the thread waits where it cannot be woken, and at most where it can:
+ * the eventfd may be closed while it waits. */
 #define PAUSE_MS	100
+#define MOST_MS		1000
 
 static bool wake_is_ours(void)
 {
@@ -217,7 +219,8 @@ void watches_close(void)
 {
 	watches_clear();
 	regcache_monitor_close(self.source);
-	close(self.wake);
+	if (wake_is_ours())
+		close(self.wake);
 	self.source = NULL;
 }
 
@@ -330,7 +333,7 @@ void watches_wait(void)
 		return;
 	}
 	/* News that cannot be drained would never let it wait. */
-	if (poll(fds, lost ? 1 : 2, -1) <= 0)
+	if (poll(fds, lost ? 1 : 2, MOST_MS) <= 0)
 		return;
 	/* Either another thread has drained, or the number is another file's,
 	 * which must not keep the thread busy. */

@@ -132,6 +132,10 @@ impl<R: Registrar, M: Monitor> Builder<R, M> {
     }
 
     /// Makes the cache. What was not set is taken from the environment: see [`crate::environment`].
+    ///
+    /// It has no thread: memory that the program has freed stays pinned until the next lookup that
+    /// misses. Start a [`Reaper`](crate::Reaper) where nothing may look up for long, as the C interface
+    /// does by itself.
     pub fn build(self) -> Result<Cache<R, M>, Error> {
         let environment = crate::environment::read()?;
         let regions = self.max_regions.or(environment.max_regions).unwrap_or(DEFAULT_MAX_REGIONS);
