@@ -25,20 +25,31 @@ pub struct Suite {
 /// Some suites, and apt's lists of what they hold.
 pub struct Apt {
     directory: PathBuf,
+    architecture: String,
 }
 
 impl Apt {
     /// Downloads the lists of packages to `directory`.
     pub fn update(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
-        Self::update_lists("deb", directory, suites)
+        Self::update_lists("deb", directory, suites, debian_architecture())
     }
 
     /// Downloads the lists of packages' sources to `directory`.
     pub fn update_sources(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
-        Self::update_lists("deb-src", directory, suites)
+        Self::update_lists("deb-src", directory, suites, debian_architecture())
     }
 
-    fn update_lists(kind: &str, directory: PathBuf, suites: &[Suite]) -> Result<Self> {
+    /// The same as [`update`](Self::update), for machines of another architecture.
+    pub fn update_for(architecture: &str, directory: PathBuf, suites: &[Suite]) -> Result<Self> {
+        Self::update_lists("deb", directory, suites, architecture)
+    }
+
+    fn update_lists(
+        kind: &str,
+        directory: PathBuf,
+        suites: &[Suite],
+        architecture: &str,
+    ) -> Result<Self> {
         if host::find::program("apt-get").is_none() {
             bail!("what is wanted are Debian's packages, and apt is not on this machine");
         }
@@ -50,12 +61,12 @@ impl Apt {
         let mut sources = String::new();
         for Suite { archive, name } in suites {
             let mirror = mirror(archive);
-            let options = format!("arch={} signed-by={KEYRING}", debian_architecture());
+            let options = format!("arch={architecture} signed-by={KEYRING}");
             sources += &format!("{kind} [{options}] {mirror} {name} main\n");
         }
         fs::write(directory.join("sources.list"), sources)
             .with_context(|| format!("cannot write to {}", directory.display()))?;
-        let apt = Self { directory };
+        let apt = Self { directory, architecture: architecture.to_owned() };
         let mut update = apt.command("apt-get");
         update.args(["update", "-q", "--error-on=any"]).read().with_context(|| {
             let archives: Vec<_> = suites.iter().map(|suite| mirror(suite.archive)).collect();
@@ -81,7 +92,7 @@ impl Apt {
         }
         // What is installed here is no matter.
         command.args(["-o", "Dir::State::status=/dev/null"]);
-        command.arg("-o").arg(format!("APT::Architecture={}", debian_architecture()));
+        command.arg("-o").arg(format!("APT::Architecture={}", self.architecture));
         if nix::unistd::geteuid().is_root() {
             // The user that apt would download as may not enter this directory.
             command.args(["-o", "APT::Sandbox::User=root"]);

@@ -31,6 +31,14 @@ pub const TRIXIE: Release = Release {
     needs: host::MODULE_13,
 };
 
+/// Debian 13 with compilers for each architecture that the module is compiled for.
+pub const CROSS: Release = Release {
+    name: "debian-13-cross",
+    codename: "trixie",
+    packages: &["make", "gcc-14", "gcc-14-aarch64-linux-gnu", "libelf1t64", "libssl3t64", "perl"],
+    needs: host::TREE,
+};
+
 impl Release {
     /// Whether this machine runs it.
     pub fn is_here(&self) -> bool {

@@ -89,22 +89,12 @@ impl Kernel {
             // Newer packages leave this to the system that they are installed to.
             symlink("usr/lib", &lib).with_context(|| format!("cannot create {}", lib.display()))?;
         }
-        self.relocate_headers()?;
+        relocate(&self.headers())?;
         fs::create_dir_all(root.join("boot"))?;
         image::extract(&self.compressed(), &root.join(VMLINUX))?;
         let depmod =
             host::find::program("depmod").context("depmod is not in PATH; install kmod")?;
         Command::new(depmod).arg("-b").arg(&root).arg(release).run()
-    }
-
-    /// The packaged makefile names other files by their absolute paths.
-    fn relocate_headers(&self) -> Result<()> {
-        let makefile = self.headers().join("Makefile");
-        let text = fs::read_to_string(&makefile)
-            .with_context(|| format!("cannot read {}", makefile.display()))?;
-        let here = "unpacked := $(dir $(realpath $(lastword $(MAKEFILE_LIST))))../\n";
-        fs::write(&makefile, here.to_owned() + &text.replace("/usr/src/", "$(unpacked)"))?;
-        Ok(())
     }
 
     /// Where the packages were unpacked.
@@ -148,6 +138,16 @@ impl Kernel {
     pub fn modules(&self) -> PathBuf {
         self.root().join("lib/modules").join(&self.release)
     }
+}
+
+/// The packaged makefile names other files by their absolute paths.
+pub fn relocate(headers: &Path) -> Result<()> {
+    let makefile = headers.join("Makefile");
+    let text = fs::read_to_string(&makefile)
+        .with_context(|| format!("cannot read {}", makefile.display()))?;
+    let here = "unpacked := $(dir $(realpath $(lastword $(MAKEFILE_LIST))))../\n";
+    fs::write(&makefile, here.to_owned() + &text.replace("/usr/src/", "$(unpacked)"))?;
+    Ok(())
 }
 
 /// Keeps two tasks from building in one directory. Released when the file is

@@ -22,6 +22,7 @@ mod initramfs;
 mod kernel;
 mod link;
 mod machine;
+mod matrix;
 mod miri;
 mod module;
 mod mpi;
@@ -81,6 +82,8 @@ enum Task {
     Bindings(guest::Options),
     /// Run the lock-free code under Miri, in several orders of the threads
     Miri(miri::MiriArgs),
+    /// Compile the kernel module for every kernel whose headers Debian serves
+    Matrix(matrix::Args),
     /// Look this machine over: what is there, what is missing, and what brings it
     Doctor,
     /// Run the README's commands on fresh machines, made by debootstrap
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Task::FuzzTruth(args) => fuzz_truth::main(args),
         Task::Bindings(options) => bindings::main(options),
         Task::Miri(args) => miri::main(args),
+        Task::Matrix(args) => matrix::main(args),
         Task::Doctor => doctor::main(),
         Task::Newcomer(args) => newcomer::main(args),
         Task::Openib => openib::main(),

@@ -4,7 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -36,9 +36,7 @@ pub fn build(workspace: &Workspace, kernel: &Kernel) -> Result<Modules> {
         if !success {
             bail!("the kernel module does not compile without warnings:\n{text}");
         }
-        // Those of modpost stop no build.
-        let warnings = text.lines().filter(|line| line.to_lowercase().contains("warning"));
-        let warnings: Vec<_> = warnings.collect();
+        let warnings = warnings(&text);
         if !warnings.is_empty() {
             bail!("warnings from the kernel module's build:\n{}", warnings.join("\n"));
         }
@@ -53,6 +51,11 @@ pub fn build(workspace: &Workspace, kernel: &Kernel) -> Result<Modules> {
         );
     };
     Ok(Modules { main, helpers: modules })
+}
+
+/// Those of modpost, which stop no build.
+pub fn warnings(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.to_lowercase().contains("warning")).collect()
 }
 
 /// Runs sparse over the module that [`build`] compiled; what it says about the
@@ -94,18 +97,32 @@ fn is_finding(line: &str, directory: &Path) -> bool {
         && !text.ends_with("error: bad constant expression")
 }
 
-/// Builds the module, then its test helpers, and returns whether that went
-/// well and all that was printed.
 fn make(kernel: &Kernel, directory: &Path, more: &[&str]) -> Result<(bool, String)> {
+    make_by(&|| kernel.make(), &kernel.headers(), directory, more)
+}
+
+/// The sources, copied to a directory that is theirs.
+pub fn copy_sources(workspace: &Workspace, directory: &Path) -> Result<()> {
+    Sources::read(&workspace.root.join("ummunotify-kmod"))?.copy_to(directory)
+}
+
+/// Builds the module, then its test helpers, and returns whether that went
+/// well and all that was printed. Any warning is an error.
+pub fn make_by(
+    make: &dyn Fn() -> Result<Command>,
+    headers: &Path,
+    directory: &Path,
+    more: &[&str],
+) -> Result<(bool, String)> {
     let mut text = String::new();
     for part in [directory, &directory.join("testmod")] {
         if !part.join("Kbuild").exists() {
             continue;
         }
-        let mut command = kernel.make()?;
+        let mut command = make()?;
         command
             .arg("-C")
-            .arg(kernel.headers())
+            .arg(headers)
             .arg(format!("M={}", part.display()))
             .args(["-j2", "W=1", "KCFLAGS=-Werror", "modules"])
             // The module's types for BPF: nobody asks, and pahole would be needed.
@@ -127,8 +144,8 @@ fn make(kernel: &Kernel, directory: &Path, more: &[&str]) -> Result<(bool, Strin
 }
 
 /// The directories that are not for the kernel: programs with a makefile of
-/// their own, the package.
-const OTHER: &[&str] = &["selftests", "packaging", "bench"];
+/// their own, the package, and what a build in the source tree has left.
+const OTHER: &[&str] = &["selftests", "packaging", "bench", "generated"];
 
 /// The module's source files, by path and content.
 struct Sources(Vec<(PathBuf, Vec<u8>)>);
@@ -197,4 +214,45 @@ fn find(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the probes with a compiler that is a shell's script; returns what the header says, or
+    /// what the user is told.
+    fn probe(compiler: &str) -> Result<String, String> {
+        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ummunotify-kmod");
+        let directory = std::env::temp_dir().join(format!("probe-{}", std::process::id()));
+        let header = directory.join("generated/has.h");
+        let mut command = Command::new("sh");
+        command.arg(module.join("probes/probe.sh")).arg(&header).arg(module.join("probes"));
+        let output = command.args(["sh", "-c", compiler, "cc"]).output().unwrap();
+        let answers = fs::read_to_string(directory.join("generated/has.h.answers")).unwrap();
+        let said = fs::read_to_string(&header);
+        fs::remove_dir_all(&directory).unwrap();
+        if output.status.success() {
+            return Ok(said.unwrap());
+        }
+        assert!(said.is_err(), "there is a header, and the next build would believe it");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(&answers), "{told}");
+        Err(told)
+    }
+
+    #[test]
+    fn a_probe_has_two_answers_and_no_third() {
+        let has = |number: u8| Ok(format!("#define HAS_VM_FLAGS_MOD {number}\n"));
+        assert_eq!(probe("true"), has(1));
+        assert_eq!(probe(r#"case "$*" in *PROBE_HAS*) exit 1; esac"#), has(0));
+        for (compiler, answer) in [
+            (r#"case "$*" in *vm_flags_mod.c) echo no such member; exit 1; esac"#, "neither"),
+            (r#"case "$*" in *nofault.c) exit 1; esac"#, "not for this kernel, which has no FOLL"),
+            ("echo no such file; exit 1", "nothing compiles"),
+        ] {
+            let told = probe(compiler).unwrap_err();
+            assert!(told.contains(answer), "{told}");
+        }
+    }
 }

@@ -81,6 +81,15 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
             copy(&path, &sources.join(path.file_name().unwrap_or_default()), 0o644)?;
         }
     }
+    for probes in ["probes", "probes/required"] {
+        for entry in fs::read_dir(module.join(probes))? {
+            let path = entry?.path();
+            if path.is_file() {
+                let name = path.file_name().unwrap_or_default();
+                copy(&path, &sources.join(probes).join(name), 0o644)?;
+            }
+        }
+    }
     for name in ["Kbuild", "Makefile", HEADER] {
         copy(&module.join(name), &sources.join(name), 0o644)?;
     }

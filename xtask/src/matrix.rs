@@ -1,0 +1,370 @@
+//! `cargo xtask matrix`: the kernel module compiled for every kernel whose headers Debian serves, and
+//! for headers whose version number does not say what they have.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt::{Apt, Suite};
+use crate::command::Run;
+use crate::debian::CROSS;
+use crate::tree::Tree;
+use crate::workspace::Workspace;
+use crate::{host, kernel, module};
+
+/// What `cargo xtask matrix` is told.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only rows whose name holds this, for instance `rt-arm64`
+    filter: Option<String>,
+    /// Write the table to docs/kernels.md
+    #[arg(long, conflicts_with = "filter")]
+    write: bool,
+}
+
+/// Where kernels come from.
+struct Source {
+    /// For people, and a directory.
+    name: &'static str,
+    suites: &'static [Suite],
+    /// Flavours beside the plain one.
+    flavours: &'static [Flavour],
+}
+
+/// A kind of kernel, and the one architecture that has it, if only one has.
+struct Flavour {
+    name: &'static str,
+    of: Option<&'static str>,
+}
+
+const PLAIN: Flavour = Flavour { name: "", of: None };
+const RT: Flavour = Flavour { name: "rt", of: None };
+const PAGES_OF_16K: Flavour = Flavour { name: "16k", of: Some("arm64") };
+
+const SOURCES: &[Source] = &[
+    Source {
+        name: "bullseye",
+        suites: &[Suite { archive: "debian", name: "bullseye" }],
+        flavours: &[PLAIN, RT],
+    },
+    Source {
+        name: "bookworm",
+        suites: &[
+            Suite { archive: "debian", name: "bookworm" },
+            Suite { archive: "debian-security", name: "bookworm-security" },
+        ],
+        flavours: &[PLAIN, RT],
+    },
+    Source {
+        name: "bookworm-backports",
+        suites: &[Suite { archive: "debian", name: "bookworm-backports" }],
+        flavours: &[PLAIN, RT],
+    },
+    Source {
+        name: "trixie",
+        suites: &[
+            Suite { archive: "debian", name: "trixie" },
+            Suite { archive: "debian-security", name: "trixie-security" },
+        ],
+        flavours: &[PLAIN, RT, PAGES_OF_16K],
+    },
+    Source {
+        name: "trixie-backports",
+        suites: &[Suite { archive: "debian", name: "trixie-backports" }],
+        flavours: &[PLAIN, RT, PAGES_OF_16K],
+    },
+    Source {
+        name: "sid",
+        suites: &[Suite { archive: "debian", name: "sid" }],
+        flavours: &[PLAIN, RT, PAGES_OF_16K],
+    },
+    Source {
+        name: "experimental",
+        suites: &[Suite { archive: "debian", name: "experimental" }],
+        flavours: &[PLAIN, RT, PAGES_OF_16K],
+    },
+];
+
+/// The architecture whose programs the build runs.
+const BUILD: &str = "amd64";
+const ARCHITECTURES: &[&str] = &["amd64", "arm64"];
+
+/// Version numbers that say other than what the headers have.
+const PLANTED: &[(&str, &str)] = &[("planted-older", "5,15,0"), ("planted-newer", "99,0,0")];
+
+/// One kernel.
+struct Row {
+    source: &'static Source,
+    flavour: &'static Flavour,
+    architecture: &'static str,
+}
+
+/// What came of it.
+struct Compiled {
+    row: Row,
+    release: String,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Compiled,
+    /// The probes say what the kernel lacks.
+    Refused(String),
+    /// What the build said.
+    Failed(String),
+    /// The archive does not have what its lists name.
+    Unavailable(String),
+}
+
+/// What the probes say of a kernel that lacks what the module cannot do without.
+const REFUSAL: &str = "ummunotify: not for this kernel, which has no ";
+
+impl Row {
+    fn all() -> Vec<Row> {
+        let mut rows = Vec::new();
+        for source in SOURCES {
+            for flavour in source.flavours {
+                for architecture in ARCHITECTURES {
+                    if flavour.of.is_none_or(|only| only == *architecture) {
+                        rows.push(Row { source, flavour, architecture });
+                    }
+                }
+            }
+        }
+        rows
+    }
+
+    /// As the end of the name of Debian's metapackages.
+    fn kind(&self) -> String {
+        match self.flavour.name {
+            "" => self.architecture.to_owned(),
+            "16k" => format!("{}-16k", self.architecture),
+            flavour => format!("{flavour}-{}", self.architecture),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.source.name, self.kind())
+    }
+
+    /// KiB.
+    fn page_size(&self) -> u32 {
+        if self.flavour.name == "16k" { 16 } else { 4 }
+    }
+
+    /// For make: whatever compiler built the kernel.
+    fn compiler(&self) -> &'static [&'static str] {
+        match self.architecture {
+            "arm64" => &["CC=aarch64-linux-gnu-gcc-14", "CROSS_COMPILE=aarch64-linux-gnu-"],
+            _ => &["CC=gcc-14", "CROSS_COMPILE="],
+        }
+    }
+}
+
+/// Runs the task.
+pub fn main(args: Args) -> Result<u8> {
+    host::provide(&[host::TREE])?;
+    let workspace = Workspace::find()?;
+    let tree = Tree::provide(&workspace, &CROSS)?;
+    let mut all = Vec::new();
+    for row in Row::all() {
+        if args.filter.as_ref().is_some_and(|filter| !row.name().contains(filter.as_str())) {
+            continue;
+        }
+        let name = row.name();
+        let compiled = compile(&workspace, &tree, row).with_context(|| name.clone())?;
+        let release = &compiled.release;
+        match &compiled.outcome {
+            Outcome::Compiled => println!("{name}: {release}: compiled"),
+            Outcome::Refused(lacks) => println!("{name}: {release}: refused, has no {lacks}"),
+            Outcome::Failed(text) => println!("{name}: {release}: FAILED\n{text}"),
+            Outcome::Unavailable(why) => println!("{name}: skipped: {why}"),
+        }
+        all.push(compiled);
+    }
+    if all.is_empty() {
+        bail!("no row is called {:?}", args.filter.unwrap_or_default());
+    }
+    let count = |is: fn(&Outcome) -> bool| all.iter().filter(|one| is(&one.outcome)).count();
+    let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
+    let refused = count(|outcome| matches!(outcome, Outcome::Refused(_)));
+    let compiled = count(|outcome| matches!(outcome, Outcome::Compiled));
+    let skipped = all.len() - compiled - refused - failed;
+    println!("{compiled} compiled, {refused} refused, {failed} failed, {skipped} skipped");
+    if skipped == all.len() {
+        bail!("no kernel's headers could be had");
+    }
+    if args.write {
+        let path = workspace.root.join("docs/kernels.md");
+        fs::write(&path, table(&all))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(u8::from(failed > 0))
+}
+
+/// Compiles the module for one kernel, as its headers are and with planted version numbers.
+fn compile(workspace: &Workspace, tree: &Tree, row: Row) -> Result<Compiled> {
+    let directory = workspace.target.join("matrix").join(row.source.name);
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let _lock = kernel::lock(&directory)?;
+    let release = match unpack(&row, &directory) {
+        Ok(release) => release,
+        Err(error) => {
+            let outcome = Outcome::Unavailable(format!("{error:#}"));
+            return Ok(Compiled { row, release: "?".to_owned(), outcome });
+        }
+    };
+    let headers = directory.join(format!("root/usr/src/linux-headers-{release}"));
+    let outcome = match try_compile(workspace, tree, &row, &directory, &headers)? {
+        Outcome::Compiled => planted(workspace, tree, &row, &directory, &headers)?,
+        other => other,
+    };
+    Ok(Compiled { row, release, outcome })
+}
+
+fn try_compile(
+    workspace: &Workspace,
+    tree: &Tree,
+    row: &Row,
+    directory: &Path,
+    headers: &Path,
+) -> Result<Outcome> {
+    let built = directory.join("module");
+    module::copy_sources(workspace, &built)?;
+    let make = || tree.command("make", directory);
+    let mut more = vec!["-s"];
+    more.extend(row.compiler());
+    let (success, text) = module::make_by(&make, headers, &built, &more)?;
+    let warnings = module::warnings(&text);
+    // One set of tools serves all kernels here, whatever built them.
+    let warnings: Vec<_> = warnings
+        .into_iter()
+        .filter(|line| !line.contains("differs from the one used to build the kernel"))
+        .collect();
+    let refusal = text.lines().find_map(|line| line.strip_prefix(REFUSAL));
+    Ok(match refusal.and_then(|lacks| lacks.split_once(". ")) {
+        Some((lacks, _)) => Outcome::Refused(lacks.to_owned()),
+        None if success && warnings.is_empty() => Outcome::Compiled,
+        None => Outcome::Failed(text),
+    })
+}
+
+/// The same headers under numbers of kernels that had or have other interfaces: as a distribution
+/// that brings newer ones to an older kernel, and the other way round.
+fn planted(
+    workspace: &Workspace,
+    tree: &Tree,
+    row: &Row,
+    directory: &Path,
+    headers: &Path,
+) -> Result<Outcome> {
+    for (name, version) in PLANTED {
+        let copy = headers.with_file_name(name);
+        if copy.exists() {
+            fs::remove_dir_all(&copy)?;
+        }
+        Command::new("cp").arg("-a").arg(headers).arg(&copy).run()?;
+        // Newer makefiles say where they are.
+        let makefile = fs::read_to_string(copy.join("Makefile"))?;
+        let file = headers.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let makefile = makefile.replace(&format!("{file}\n"), &format!("{name}\n"));
+        fs::write(copy.join("Makefile"), makefile)?;
+        let header = copy.join("include/generated/uapi/linux/version.h");
+        let text = fs::read_to_string(&header)
+            .with_context(|| format!("cannot read {}", header.display()))?;
+        let mut planted = String::new();
+        for line in text.lines() {
+            if line.starts_with("#define LINUX_VERSION_CODE") {
+                let _ = writeln!(planted, "#define LINUX_VERSION_CODE KERNEL_VERSION({version})");
+            } else {
+                let _ = writeln!(planted, "{line}");
+            }
+        }
+        fs::write(&header, planted)?;
+        let outcome = try_compile(workspace, tree, row, directory, &copy)?;
+        fs::remove_dir_all(&copy)?;
+        if let Outcome::Failed(text) | Outcome::Refused(text) = outcome {
+            return Ok(Outcome::Failed(format!("with a version of {version}:\n{text}")));
+        }
+    }
+    Ok(Outcome::Compiled)
+}
+
+/// Downloads and unpacks the headers, unless that was done before; returns the kernel's release.
+fn unpack(row: &Row, directory: &Path) -> Result<String> {
+    let marker = directory.join(format!("release-{}", row.kind()));
+    if let Ok(release) = fs::read_to_string(&marker) {
+        return Ok(release);
+    }
+    let apt = |architecture: &str| {
+        let lists = directory.join(format!("apt-{architecture}"));
+        Apt::update_for(architecture, lists, row.source.suites)
+    };
+    let apt_of_kernel = apt(row.architecture)?;
+    let metapackage = format!("linux-headers-{}", row.kind());
+    let depends = apt_of_kernel.depends(&metapackage)?;
+    let headers = depends.into_iter().find(|name| name.starts_with("linux-headers-"));
+    let headers = headers.with_context(|| format!("{metapackage} stands for no headers"))?;
+    let mut packages = vec![headers.clone()];
+    packages.extend(apt_of_kernel.depends(&headers)?);
+    packages.retain(|name| name.starts_with("linux-headers-") || name.starts_with("linux-kbuild-"));
+    // Programs that run here.
+    let (tools, packages): (Vec<_>, Vec<_>) =
+        packages.into_iter().partition(|name| name.starts_with("linux-kbuild-"));
+    let downloads = directory.join("packages");
+    if downloads.exists() {
+        fs::remove_dir_all(&downloads)?;
+    }
+    fs::create_dir_all(&downloads)?;
+    apt_of_kernel.download(&packages, &downloads)?;
+    apt(BUILD)?.download(&tools, &downloads)?;
+    let root = directory.join("root");
+    for package in Apt::packages_in(&downloads)? {
+        Command::new("dpkg-deb").arg("-x").arg(package).arg(&root).run()?;
+    }
+    fs::remove_dir_all(&downloads)?;
+    let release = headers.trim_start_matches("linux-headers-").to_owned();
+    let directory: PathBuf = root.join("usr/src").join(&headers);
+    kernel::relocate(&directory)?;
+    fs::write(&marker, &release).with_context(|| format!("cannot write {}", marker.display()))?;
+    Ok(release)
+}
+
+fn table(all: &[Compiled]) -> String {
+    let mut text = String::from(
+        "# Kernels\n\n\
+         Written by `cargo xtask matrix --write`. *Compiled* is with W=1 and without a warning, as the \
+         headers are, and again with version numbers that they do not have (5.15 and 99.0): the module \
+         asks the headers, not the number. What is not said to be tested in a guest is compiled only.\n\n\
+         | kernel | from | architecture | pages | compiled | in a guest |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for Compiled { row, release, outcome } in all {
+        let compiled = match outcome {
+            Outcome::Compiled => "yes".to_owned(),
+            Outcome::Refused(lacks) => format!("no: it has no {lacks}"),
+            Outcome::Failed(_) => "**no**".to_owned(),
+            Outcome::Unavailable(_) => "its headers could not be had".to_owned(),
+        };
+        let tested = row.architecture == "amd64" && row.flavour.name.is_empty();
+        let guest = match row.source.name {
+            "bookworm" | "bookworm-backports" | "trixie-backports" if tested => {
+                "all tests, `cargo xtask test`"
+            }
+            _ if matches!(outcome, Outcome::Compiled) => "compiled only",
+            _ => "no",
+        };
+        let _ = writeln!(
+            text,
+            "| {release} | {} | {} | {} KiB | {compiled} | {guest} |",
+            row.source.name,
+            row.architecture,
+            row.page_size()
+        );
+    }
+    text
+}
