@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#include <unistd.h>
+
 #include "news.h"
 
 #include "kernel_source.h"
@@ -45,7 +47,7 @@ int news_pass_on(void)
 
 void news_forget(uintptr_t start, uintptr_t end)
 {
-	const uintptr_t page = 4096;
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 
 	start &= -page;
 	end = (end + page - 1) & -page;

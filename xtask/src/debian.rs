@@ -39,6 +39,14 @@ pub const CROSS: Release = Release {
     needs: host::TREE,
 };
 
+/// The same with the newest compilers, which the newest headers want.
+pub const CROSS_NEWEST: Release = Release {
+    name: "debian-sid-cross",
+    codename: "sid",
+    packages: &["make", "gcc", "gcc-aarch64-linux-gnu", "libelf1t64", "libssl3t64", "perl"],
+    needs: host::TREE,
+};
+
 impl Release {
     /// Whether this machine runs it.
     pub fn is_here(&self) -> bool {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::apt::{Apt, Suite};
 use crate::command::Run;
-use crate::debian::CROSS;
+use crate::debian::{CROSS, CROSS_NEWEST, Release};
 use crate::tree::Tree;
 use crate::workspace::Workspace;
 use crate::{host, kernel, module};
@@ -30,6 +30,8 @@ struct Source {
     /// For people, and a directory.
     name: &'static str,
     suites: &'static [Suite],
+    /// Whose compilers are new enough, and the suffix of their names.
+    tools: (&'static Release, &'static str),
     /// Flavours beside the plain one.
     flavours: &'static [Flavour],
 }
@@ -44,14 +46,19 @@ const PLAIN: Flavour = Flavour { name: "", of: None };
 const RT: Flavour = Flavour { name: "rt", of: None };
 const PAGES_OF_16K: Flavour = Flavour { name: "16k", of: Some("arm64") };
 
+const GCC_14: (&Release, &str) = (&CROSS, "-14");
+const NEWEST: (&Release, &str) = (&CROSS_NEWEST, "");
+
 const SOURCES: &[Source] = &[
     Source {
         name: "bullseye",
+        tools: GCC_14,
         suites: &[Suite { archive: "debian", name: "bullseye" }],
         flavours: &[PLAIN, RT],
     },
     Source {
         name: "bookworm",
+        tools: GCC_14,
         suites: &[
             Suite { archive: "debian", name: "bookworm" },
             Suite { archive: "debian-security", name: "bookworm-security" },
@@ -60,11 +67,13 @@ const SOURCES: &[Source] = &[
     },
     Source {
         name: "bookworm-backports",
+        tools: GCC_14,
         suites: &[Suite { archive: "debian", name: "bookworm-backports" }],
         flavours: &[PLAIN, RT],
     },
     Source {
         name: "trixie",
+        tools: GCC_14,
         suites: &[
             Suite { archive: "debian", name: "trixie" },
             Suite { archive: "debian-security", name: "trixie-security" },
@@ -73,16 +82,19 @@ const SOURCES: &[Source] = &[
     },
     Source {
         name: "trixie-backports",
+        tools: GCC_14,
         suites: &[Suite { archive: "debian", name: "trixie-backports" }],
         flavours: &[PLAIN, RT, PAGES_OF_16K],
     },
     Source {
         name: "sid",
+        tools: NEWEST,
         suites: &[Suite { archive: "debian", name: "sid" }],
         flavours: &[PLAIN, RT, PAGES_OF_16K],
     },
     Source {
         name: "experimental",
+        tools: NEWEST,
         suites: &[Suite { archive: "debian", name: "experimental" }],
         flavours: &[PLAIN, RT, PAGES_OF_16K],
     },
@@ -156,11 +168,10 @@ impl Row {
     }
 
     /// For make: whatever compiler built the kernel.
-    fn compiler(&self) -> &'static [&'static str] {
-        match self.architecture {
-            "arm64" => &["CC=aarch64-linux-gnu-gcc-14", "CROSS_COMPILE=aarch64-linux-gnu-"],
-            _ => &["CC=gcc-14", "CROSS_COMPILE="],
-        }
+    fn compiler(&self) -> [String; 2] {
+        let prefix = if self.architecture == "arm64" { "aarch64-linux-gnu-" } else { "" };
+        let (_, suffix) = self.source.tools;
+        [format!("CC={prefix}gcc{suffix}"), format!("CROSS_COMPILE={prefix}")]
     }
 }
 
@@ -168,13 +179,14 @@ impl Row {
 pub fn main(args: Args) -> Result<u8> {
     host::provide(&[host::TREE])?;
     let workspace = Workspace::find()?;
-    let tree = Tree::provide(&workspace, &CROSS)?;
     let mut all = Vec::new();
     for row in Row::all() {
         if args.filter.as_ref().is_some_and(|filter| !row.name().contains(filter.as_str())) {
             continue;
         }
         let name = row.name();
+        let (tools, _) = row.source.tools;
+        let tree = Tree::provide(&workspace, tools)?;
         let compiled = compile(&workspace, &tree, row).with_context(|| name.clone())?;
         let release = &compiled.release;
         match &compiled.outcome {
@@ -237,7 +249,8 @@ fn try_compile(
     module::copy_sources(workspace, &built)?;
     let make = || tree.command("make", directory);
     let mut more = vec!["-s"];
-    more.extend(row.compiler());
+    let compiler = row.compiler();
+    more.extend(compiler.iter().map(String::as_str));
     let (success, text) = module::make_by(&make, headers, &built, &more)?;
     let warnings = module::warnings(&text);
     // One set of tools serves all kernels here, whatever built them.
