@@ -352,7 +352,7 @@ fn table(all: &[Compiled]) -> String {
         "# Kernels\n\n\
          Written by `cargo xtask matrix --write`. *Compiled* is with W=1 and without a warning, as the \
          headers are, and again with version numbers that they do not have (5.15 and 99.0): the module \
-         asks the headers, not the number. What is not said to be tested in a guest is compiled only.\n\n\
+         asks the headers, not the number. The last column names what `cargo xtask test` boots; this table is not the result of that run.\n\n\
          | kernel | from | architecture | pages | compiled | in a guest |\n\
          |---|---|---|---|---|---|\n",
     );
