@@ -9,3 +9,10 @@ pub mod pinned;
 pub mod rdma;
 pub mod rows;
 pub mod truth;
+
+/// Runs a command that must succeed; panics with what it said.
+pub fn run(command: &mut std::process::Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+}

@@ -11,6 +11,7 @@ use regcache::registrar::Verbs;
 use regcache::{Access, Cache};
 use regcache_guest_tests::memory::{Memory, in_child};
 use regcache_guest_tests::rdma::Wire;
+use regcache_guest_tests::run;
 
 /// With `RDMAV_FORK_SAFE`, libibverbs marks what is registered by `MADV_DONTFORK`, which counts pages
 /// for the whole process: three rails on one buffer, and forks between.
@@ -52,9 +53,9 @@ impl Second {
     const NAME: &str = "rxe-second";
 
     fn new() -> Second {
-        run("ip link add roce-second type dummy");
-        run("ip link set roce-second mtu 4200 up");
-        run("rdma link add rxe-second type rxe netdev roce-second");
+        run(&mut command("ip link add roce-second type dummy"));
+        run(&mut command("ip link set roce-second mtu 4200 up"));
+        run(&mut command("rdma link add rxe-second type rxe netdev roce-second"));
         Second
     }
 }
@@ -70,10 +71,6 @@ fn command(words: &str) -> Command {
     let mut command = Command::new(words.next().unwrap());
     command.args(words).stdin(Stdio::null());
     command
-}
-
-fn run(words: &str) {
-    assert!(command(words).status().unwrap().success(), "{words}");
 }
 
 fn ends(child: &mut Child, within: Duration) -> bool {

@@ -14,9 +14,9 @@ use regcache::monitor::{Manual, Monitor, Ummunotify};
 use regcache::{Access, page_size};
 use regcache_guest_tests::frames::is_stale;
 use regcache_guest_tests::memory::Memory;
-use regcache_guest_tests::raw;
 use regcache_guest_tests::rdma::verbs;
 use regcache_guest_tests::rows::cache_of;
+use regcache_guest_tests::{raw, run};
 
 /// What is registered, and what the file has, in pages.
 const MAPPED: usize = 4;
@@ -62,12 +62,6 @@ impl Drop for Mounted {
         // What the tests mapped keeps it busy.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
 }
 
 fn new_file(path: &Path, byte: u8) -> File {
@@ -130,10 +124,14 @@ fn truncate_and_grow(memory: &Memory) {
     file.set_len((FILE * page_size()) as u64).unwrap();
 }
 
+fn path_of(memory: &Memory) -> PathBuf {
+    let link = format!("/proc/self/fd/{}", memory.file().as_raw_fd());
+    std::fs::read_link(link).unwrap()
+}
+
 /// Another file's blocks take the place of this one's.
 fn reflink(memory: &Memory) {
-    let directory = std::fs::read_link(format!("/proc/self/fd/{}", memory.file().as_raw_fd()));
-    let other = new_file(&directory.unwrap().with_file_name("other"), 100);
+    let other = new_file(&path_of(memory).with_file_name("other"), 100);
     let range = FileCloneRange {
         source: other.as_raw_fd().into(),
         source_offset: 0,
@@ -145,7 +143,7 @@ fn reflink(memory: &Memory) {
 
 /// A write past the page cache, whose pages it throws away.
 fn direct_write(memory: &Memory) {
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", memory.file().as_raw_fd())).unwrap();
+    let path = path_of(memory);
     let direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
     let source = Memory::anonymous(MAPPED);
     raw!(SYS_pwrite64, direct.as_raw_fd(), source.range.start(), source.range.len(), 0);

@@ -15,6 +15,7 @@ use crate::host::distribution::debian_architecture;
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A part of an archive: `bookworm-backports` in `debian`.
+#[derive(PartialEq, Eq)]
 pub struct Suite {
     /// The last part of the mirror's address.
     pub archive: &'static str,
@@ -124,6 +125,20 @@ impl Apt {
     pub fn download(&self, packages: &[String], directory: &Path) -> Result<()> {
         let mut download = self.command("apt-get");
         download.args(["download", "-q"]).args(packages).current_dir(directory).read()?;
+        Ok(())
+    }
+
+    /// Downloads packages into `scratch`, which is made for it and removed, and unpacks them to `root`.
+    pub fn unpack(&self, packages: &[String], scratch: &Path, root: &Path) -> Result<()> {
+        if scratch.exists() {
+            fs::remove_dir_all(scratch)?;
+        }
+        fs::create_dir_all(scratch)?;
+        self.download(packages, scratch)?;
+        for package in Self::packages_in(scratch)? {
+            Command::new("dpkg-deb").arg("-x").arg(package).arg(root).run()?;
+        }
+        fs::remove_dir_all(scratch)?;
         Ok(())
     }
 

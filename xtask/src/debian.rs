@@ -1,7 +1,20 @@
 //! The releases of Debian that kernels come from.
 
+use crate::apt::Suite;
 use crate::host::distribution::Distribution;
 use crate::host::{self, Need};
+
+/// Debian 12's archive, its newer kernels, and Debian 13's of both.
+pub const BOOKWORM_SUITES: &[Suite] = &[
+    Suite { archive: "debian", name: "bookworm" },
+    Suite { archive: "debian-security", name: "bookworm-security" },
+];
+pub const BOOKWORM_BACKPORTS: &[Suite] = &[Suite { archive: "debian", name: "bookworm-backports" }];
+pub const TRIXIE_SUITES: &[Suite] = &[
+    Suite { archive: "debian", name: "trixie" },
+    Suite { archive: "debian-security", name: "trixie-security" },
+];
+pub const TRIXIE_BACKPORTS: &[Suite] = &[Suite { archive: "debian", name: "trixie-backports" }];
 
 /// A release whose tools build kernel modules.
 pub struct Release {

@@ -71,19 +71,12 @@ impl Kernel {
 
     fn unpack(&self, apt: &Apt, properties: &Properties) -> Result<()> {
         let release = &self.release;
-        let downloads = self.directory.join("packages");
         let root = self.root();
-        for stale in [&downloads, &root] {
-            if stale.exists() {
-                fs::remove_dir_all(stale)?;
-            }
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
         }
-        fs::create_dir_all(&downloads)?;
-        apt.download(&packages(apt, properties, release)?, &downloads)?;
-        for entry in fs::read_dir(&downloads)? {
-            Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(&root).run()?;
-        }
-        fs::remove_dir_all(&downloads)?;
+        let packages = packages(apt, properties, release)?;
+        apt.unpack(&packages, &self.directory.join("packages"), &root)?;
         let lib = root.join("lib");
         if !lib.exists() {
             // Newer packages leave this to the system that they are installed to.

@@ -10,7 +10,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::apt::{Apt, Suite};
 use crate::command::Run;
-use crate::debian::{CROSS, CROSS_NEWEST, Release};
+use crate::debian::{
+    BOOKWORM_BACKPORTS, BOOKWORM_SUITES, CROSS, CROSS_NEWEST, Release, TRIXIE_BACKPORTS,
+    TRIXIE_SUITES,
+};
+use crate::series::Series;
 use crate::tree::Tree;
 use crate::workspace::Workspace;
 use crate::{host, kernel, module};
@@ -46,6 +50,9 @@ const PLAIN: Flavour = Flavour { name: "", of: None };
 const RT: Flavour = Flavour { name: "rt", of: None };
 const PAGES_OF_16K: Flavour = Flavour { name: "16k", of: Some("arm64") };
 
+const UNTIL_6_12: &[Flavour] = &[PLAIN, RT];
+const SINCE_6_12: &[Flavour] = &[PLAIN, RT, PAGES_OF_16K];
+
 const GCC_14: (&Release, &str) = (&CROSS, "-14");
 const NEWEST: (&Release, &str) = (&CROSS_NEWEST, "");
 
@@ -54,49 +61,33 @@ const SOURCES: &[Source] = &[
         name: "bullseye",
         tools: GCC_14,
         suites: &[Suite { archive: "debian", name: "bullseye" }],
-        flavours: &[PLAIN, RT],
+        flavours: UNTIL_6_12,
     },
-    Source {
-        name: "bookworm",
-        tools: GCC_14,
-        suites: &[
-            Suite { archive: "debian", name: "bookworm" },
-            Suite { archive: "debian-security", name: "bookworm-security" },
-        ],
-        flavours: &[PLAIN, RT],
-    },
+    Source { name: "bookworm", tools: GCC_14, suites: BOOKWORM_SUITES, flavours: UNTIL_6_12 },
     Source {
         name: "bookworm-backports",
         tools: GCC_14,
-        suites: &[Suite { archive: "debian", name: "bookworm-backports" }],
-        flavours: &[PLAIN, RT],
+        suites: BOOKWORM_BACKPORTS,
+        flavours: UNTIL_6_12,
     },
-    Source {
-        name: "trixie",
-        tools: GCC_14,
-        suites: &[
-            Suite { archive: "debian", name: "trixie" },
-            Suite { archive: "debian-security", name: "trixie-security" },
-        ],
-        flavours: &[PLAIN, RT, PAGES_OF_16K],
-    },
+    Source { name: "trixie", tools: GCC_14, suites: TRIXIE_SUITES, flavours: SINCE_6_12 },
     Source {
         name: "trixie-backports",
         tools: GCC_14,
-        suites: &[Suite { archive: "debian", name: "trixie-backports" }],
-        flavours: &[PLAIN, RT, PAGES_OF_16K],
+        suites: TRIXIE_BACKPORTS,
+        flavours: SINCE_6_12,
     },
     Source {
         name: "sid",
         tools: NEWEST,
         suites: &[Suite { archive: "debian", name: "sid" }],
-        flavours: &[PLAIN, RT, PAGES_OF_16K],
+        flavours: SINCE_6_12,
     },
     Source {
         name: "experimental",
         tools: NEWEST,
         suites: &[Suite { archive: "debian", name: "experimental" }],
-        flavours: &[PLAIN, RT, PAGES_OF_16K],
+        flavours: SINCE_6_12,
     },
 ];
 
@@ -160,6 +151,12 @@ impl Row {
 
     fn name(&self) -> String {
         format!("{}/{}", self.source.name, self.kind())
+    }
+
+    /// Whether a guest of the tests boots it.
+    fn is_tested(&self) -> bool {
+        let boots = |series: &Series| series.properties().suites == self.source.suites;
+        self.kind() == BUILD && Series::all().iter().any(boots)
     }
 
     /// KiB.
@@ -328,18 +325,9 @@ fn unpack(row: &Row, directory: &Path) -> Result<String> {
     // Programs that run here.
     let (tools, packages): (Vec<_>, Vec<_>) =
         packages.into_iter().partition(|name| name.starts_with("linux-kbuild-"));
-    let downloads = directory.join("packages");
-    if downloads.exists() {
-        fs::remove_dir_all(&downloads)?;
-    }
-    fs::create_dir_all(&downloads)?;
-    apt_of_kernel.download(&packages, &downloads)?;
-    apt(BUILD)?.download(&tools, &downloads)?;
-    let root = directory.join("root");
-    for package in Apt::packages_in(&downloads)? {
-        Command::new("dpkg-deb").arg("-x").arg(package).arg(&root).run()?;
-    }
-    fs::remove_dir_all(&downloads)?;
+    let (downloads, root) = (directory.join("packages"), directory.join("root"));
+    apt_of_kernel.unpack(&packages, &downloads, &root)?;
+    apt(BUILD)?.unpack(&tools, &downloads, &root)?;
     let release = headers.trim_start_matches("linux-headers-").to_owned();
     let directory: PathBuf = root.join("usr/src").join(&headers);
     kernel::relocate(&directory)?;
@@ -352,7 +340,8 @@ fn table(all: &[Compiled]) -> String {
         "# Kernels\n\n\
          Written by `cargo xtask matrix --write`. *Compiled* is with W=1 and without a warning, as the \
          headers are, and again with version numbers that they do not have (5.15 and 99.0): the module \
-         asks the headers, not the number. The last column names what `cargo xtask test` boots; this table is not the result of that run.\n\n\
+         asks the headers, not the number. The last column names what `cargo xtask test` boots; this \
+         table is not the result of that run.\n\n\
          | kernel | from | architecture | pages | compiled | in a guest |\n\
          |---|---|---|---|---|---|\n",
     );
@@ -363,12 +352,9 @@ fn table(all: &[Compiled]) -> String {
             Outcome::Failed(_) => "**no**".to_owned(),
             Outcome::Unavailable(_) => "its headers could not be had".to_owned(),
         };
-        let tested = row.architecture == "amd64" && row.flavour.name.is_empty();
-        let guest = match row.source.name {
-            "bookworm" | "bookworm-backports" | "trixie-backports" if tested => {
-                "all tests, `cargo xtask test`"
-            }
-            _ if matches!(outcome, Outcome::Compiled) => "compiled only",
+        let guest = match outcome {
+            Outcome::Compiled if row.is_tested() => "all tests, `cargo xtask test`",
+            Outcome::Compiled => "compiled only",
             _ => "no",
         };
         let _ = writeln!(

@@ -97,6 +97,7 @@ fn is_finding(line: &str, directory: &Path) -> bool {
         && !text.ends_with("error: bad constant expression")
 }
 
+/// The same as [`make_by`], where the kernel's modules are built.
 fn make(kernel: &Kernel, directory: &Path, more: &[&str]) -> Result<(bool, String)> {
     make_by(&|| kernel.make(), &kernel.headers(), directory, more)
 }

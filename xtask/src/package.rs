@@ -31,7 +31,8 @@ pub struct Args {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The module's sources that are in the package; the rest is for tests.
-const SOURCES: &[&str] = &["c", "h"];
+const SOURCES: &[&str] = &["c", "h", "sh"];
+const SOURCE_DIRECTORIES: &[&str] = &["", "probes", "probes/required"];
 
 /// Templates and where they go.
 const FILES: &[(&str, &str, u32)] = &[
@@ -75,18 +76,12 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
         copy(&module.join(from), &root.join(to), *mode)?;
     }
     let sources = root.join(format!("usr/src/ummunotify-{VERSION}"));
-    for entry in fs::read_dir(&module)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| SOURCES.iter().any(|source| end == *source)) {
-            copy(&path, &sources.join(path.file_name().unwrap_or_default()), 0o644)?;
-        }
-    }
-    for probes in ["probes", "probes/required"] {
-        for entry in fs::read_dir(module.join(probes))? {
+    for part in SOURCE_DIRECTORIES {
+        for entry in fs::read_dir(module.join(part))? {
             let path = entry?.path();
-            if path.is_file() {
+            if path.extension().is_some_and(|end| SOURCES.iter().any(|source| end == *source)) {
                 let name = path.file_name().unwrap_or_default();
-                copy(&path, &sources.join(probes).join(name), 0o644)?;
+                copy(&path, &sources.join(part).join(name), 0o644)?;
             }
         }
     }

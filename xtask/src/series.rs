@@ -3,7 +3,9 @@
 use clap::ValueEnum;
 
 use crate::apt::Suite;
-use crate::debian::{BOOKWORM, Release, TRIXIE};
+use crate::debian::{
+    BOOKWORM, BOOKWORM_BACKPORTS, BOOKWORM_SUITES, Release, TRIXIE, TRIXIE_BACKPORTS, TRIXIE_SUITES,
+};
 
 /// A kernel that a guest can have.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,32 +47,16 @@ impl Series {
     /// What is known about it.
     pub fn properties(self) -> Properties {
         match self {
-            Self::V6_1 => Properties {
-                version: "6.1",
-                suites: &[
-                    Suite { archive: "debian", name: "bookworm" },
-                    Suite { archive: "debian-security", name: "bookworm-security" },
-                ],
-                release: &BOOKWORM,
-            },
-            Self::V6_12 if TRIXIE.is_here() => Properties {
-                version: "6.12",
-                suites: &[
-                    Suite { archive: "debian", name: "trixie" },
-                    Suite { archive: "debian-security", name: "trixie-security" },
-                ],
-                release: &TRIXIE,
-            },
-            Self::V6_12 => Properties {
-                version: "6.12",
-                suites: &[Suite { archive: "debian", name: "bookworm-backports" }],
-                release: &BOOKWORM,
-            },
-            Self::V7 => Properties {
-                version: "7",
-                suites: &[Suite { archive: "debian", name: "trixie-backports" }],
-                release: &TRIXIE,
-            },
+            Self::V6_1 => {
+                Properties { version: "6.1", suites: BOOKWORM_SUITES, release: &BOOKWORM }
+            }
+            Self::V6_12 if TRIXIE.is_here() => {
+                Properties { version: "6.12", suites: TRIXIE_SUITES, release: &TRIXIE }
+            }
+            Self::V6_12 => {
+                Properties { version: "6.12", suites: BOOKWORM_BACKPORTS, release: &BOOKWORM }
+            }
+            Self::V7 => Properties { version: "7", suites: TRIXIE_BACKPORTS, release: &TRIXIE },
         }
     }
 }

@@ -41,6 +41,11 @@ impl Announcements {
     /// What there is, with what `also` returns under the lock; [`AddressRange::EVERYTHING`] alone for
     /// all memory.
     pub fn take<T>(&self, also: impl FnOnce() -> T) -> (Vec<AddressRange>, T) {
+        let list = self.lock();
+        if list.is_empty() {
+            return (Vec::new(), also());
+        }
+        drop(list);
         let mut taken = Vec::with_capacity(MOST);
         let mut list = self.lock();
         taken.extend_from_slice(&list.ranges[..list.len]);
