@@ -2,7 +2,6 @@
 /*
  * The watched ranges of one address space: see core.h.
  */
-#include <linux/bitops.h>
 #include <linux/errno.h>
 #include <linux/minmax.h>
 #include <linux/string.h>
@@ -11,13 +10,10 @@
 
 void umn_core_init(struct umn_core *core)
 {
-	unsigned int i;
-
 	memset(core, 0, sizeof(*core));
-	for (i = 0; i < UMN_FILTERS; i++) {
-		core->armed[i] = RB_ROOT_CACHED;
-		core->marked[i] = RB_ROOT_CACHED;
-	}
+	umn_trees_init(&core->armed);
+	umn_trees_init(&core->marked);
+	umn_touched_init(&core->touched);
 }
 
 void umn_watcher_init(struct umn_watcher *watcher, u64 *counter)
@@ -82,8 +78,7 @@ static struct umn_region *region_of_span(struct interval_tree_node *span)
 
 static void arm(struct umn_core *core, struct umn_region *region)
 {
-	interval_tree_insert(&region->span, &core->armed[region->ignore]);
-	core->used |= BIT_ULL(region->ignore);
+	umn_trees_insert(&core->armed, region->ignore, &region->span);
 }
 
 /* The tree of a marked region: no kind that would not change it finds it. */
@@ -97,36 +92,23 @@ static unsigned int marked_tree(const struct umn_region *region)
 /* @region, which is in no tree, has an event: lets further hits change it. */
 static void mark(struct umn_core *core, struct umn_region *region, bool hint)
 {
-	unsigned int n;
-
 	if (hint)
 		region->flags |= UMN_HINT;
 	else if (region->kinds & ~UMMUNOTIFY_KINDS_FILTERABLE)
 		return;
-	n = marked_tree(region);
-	interval_tree_insert(&region->span, &core->marked[n]);
-	core->used |= BIT_ULL(n);
+	umn_trees_insert(&core->marked, marked_tree(region), &region->span);
 	region->flags |= UMN_MARKED;
 }
 
 /* Takes @region out of the tree where its flags say it is. */
 static void leave_tree(struct umn_core *core, struct umn_region *region)
 {
-	unsigned int n = region->ignore;
-
-	if (!(region->flags & UMN_INVALID)) {
-		interval_tree_remove(&region->span, &core->armed[n]);
-	} else if (region->flags & UMN_MARKED) {
-		n = marked_tree(region);
-		interval_tree_remove(&region->span, &core->marked[n]);
-	} else {
-		return;
-	}
-
+	if (!(region->flags & UMN_INVALID))
+		umn_trees_remove(&core->armed, region->ignore, &region->span);
+	else if (region->flags & UMN_MARKED)
+		umn_trees_remove(&core->marked, marked_tree(region),
+				 &region->span);
 	region->flags &= ~(UMN_MARKED | UMN_HINT);
-	if (RB_EMPTY_ROOT(&core->armed[n].rb_root) &&
-	    RB_EMPTY_ROOT(&core->marked[n].rb_root))
-		core->used &= ~BIT_ULL(n);
 }
 
 /* What the watcher pinned in this region is no longer what is mapped there. */
@@ -229,6 +211,8 @@ struct umn_region *umn_first(struct umn_watcher *watcher)
 void umn_remove(struct umn_core *core, struct umn_region *region)
 {
 	leave_tree(core, region);
+	if (region->flags & UMN_CHUNKED)
+		umn_touched_remove(&core->touched, region->note);
 	rb_erase(&region->by_cookie, &region->watcher->cookies);
 	umn_count(region->watcher, regions, -1);
 	list_del_init(&region->event);
@@ -243,42 +227,15 @@ void umn_doubt(struct umn_core *core, struct umn_region *region)
 	queue_event(core, region, UMMUNOTIFY_KIND_OTHER);
 }
 
-/* The trees with regions that do not ignore @pass, as bits. */
-static u64 trees_of(const struct umn_core *core, const struct umn_pass *pass)
-{
-	/* Bit n of number i is set if n, as umn_region.ignore, has bit i set. */
-	static const u64 ignoring[] = {
-		0xaaaaaaaaaaaaaaaaULL, 0xccccccccccccccccULL,
-		0xf0f0f0f0f0f0f0f0ULL, 0xff00ff00ff00ff00ULL,
-		0xffff0000ffff0000ULL, 0xffffffff00000000ULL,
-	};
-	u32 ignored = 0;
-
-	if (pass->split)
-		ignored = UMN_IGNORE_SPLITS;
-	else if (pass->kind & UMMUNOTIFY_KINDS_FILTERABLE)
-		ignored = pass->kind >> UMN_FILTER_SHIFT;
-	return ignored ? core->used & ~ignoring[__ffs(ignored)] : core->used;
-}
-
 /* A region under @pass, in one of @trees, that does not ignore it. */
-static struct umn_region *find_hit(const struct umn_core *core,
-				   struct rb_root_cached *trees,
+static struct umn_region *find_hit(const struct umn_trees *trees,
 				   const struct umn_pass *pass)
 {
-	u64 left = trees_of(core, pass);
+	struct interval_tree_node *span;
 
-	while (left) {
-		struct interval_tree_node *span;
-		unsigned int n = __ffs64(left);
-
-		span = interval_tree_iter_first(&trees[n], pass->start,
-						pass->last);
-		if (span)
-			return region_of_span(span);
-		left &= left - 1;
-	}
-	return NULL;
+	span = umn_trees_first(trees, umn_ignored(pass->kind, pass->split),
+			       pass->start, pass->last);
+	return span ? region_of_span(span) : NULL;
 }
 
 static void hit(struct umn_core *core, struct umn_region *region,
@@ -310,7 +267,7 @@ bool umn_invalidate(struct umn_core *core, struct umn_pass *pass)
 
 	/* First, or this pass would meet the regions that it hits below. */
 	while (!pass->marked_done) {
-		region = find_hit(core, core->marked, pass);
+		region = find_hit(&core->marked, pass);
 		if (!region) {
 			pass->marked_done = true;
 			break;
@@ -321,7 +278,7 @@ bool umn_invalidate(struct umn_core *core, struct umn_pass *pass)
 		mark(core, region, false);
 	}
 
-	while ((region = find_hit(core, core->armed, pass))) {
+	while ((region = find_hit(&core->armed, pass))) {
 		if (!budget--)
 			goto pause;
 		hit(core, region, pass);
@@ -466,7 +423,7 @@ void umn_ignore_splits(struct umn_core *core, struct umn_region *region,
 	bool marked = region->flags & UMN_MARKED;
 	bool hint = region->flags & UMN_HINT;
 
-	if (!umn_ignores_protection(region))
+	if (!umn_ignores_protection(region->ignore))
 		ignore = false;
 	if (ignore == !!(region->ignore & UMN_IGNORE_SPLITS))
 		return;

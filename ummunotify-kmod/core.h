@@ -10,11 +10,11 @@
 #define _UMMUNOTIFY_CORE_H
 
 #include <linux/compiler.h>
-#include <linux/interval_tree.h>
 #include <linux/list.h>
-#include <linux/rbtree.h>
 #include <linux/types.h>
-#include <linux/ummunotify.h>
+
+#include "touched.h"
+#include "trees.h"
 
 /* Regions that are handled in one hold of the lock. */
 #ifndef UMN_BATCH
@@ -26,19 +26,6 @@
 
 /* Invalidations that can be told apart while they are in flight. */
 #define UMN_INFLIGHT_SLOTS	64
-
-#define UMN_KINDS_PROTECTION	(UMMUNOTIFY_KIND_PROTECTION_VMA |	\
-				 UMMUNOTIFY_KIND_PROTECTION_PAGE)
-
-/*
- * Regions are kept in a tree for each mask of what they ignore, so that regions
- * which ignore an invalidation cost it nothing: one bit for each of the
- * filterable kinds, which are neighbours, and one for splits.
- */
-#define UMN_FILTER_SHIFT	2
-#define UMN_IGNORE_PROTECTION	(UMN_KINDS_PROTECTION >> UMN_FILTER_SHIFT)
-#define UMN_IGNORE_SPLITS	(1 << 5)
-#define UMN_FILTERS		64
 
 /**
  * struct umn_watcher - what one open file watches
@@ -79,7 +66,8 @@ struct umn_watcher {
  * @UMN_ONESHOT: forget it when its event was read
  * @UMN_NOWAKE: wake nobody
  * @UMN_SLOT: it moves a generation slot
- * @UMN_NOTED: umn_region.frames says which pages it had
+ * @UMN_NOTED: umn_region.digest or .note says which pages it had
+ * @UMN_CHUNKED: it is umn_region.note
  * @UMN_MARKED: it is in a tree of marked regions
  *
  * A region without INVALID is in a tree of armed regions.  With INVALID it is
@@ -98,6 +86,7 @@ enum umn_region_flags {
 	UMN_SLOT		= 1 << 6,
 	UMN_NOTED		= 1 << 7,
 	UMN_MARKED		= 1 << 8,
+	UMN_CHUNKED		= 1 << 9,
 };
 
 /**
@@ -109,7 +98,8 @@ enum umn_region_flags {
  * @cookie: its name
  * @hint_start: first byte that was hit, with HINT
  * @hint_end: the byte after the last that was hit, with HINT
- * @frames: digest of the page frames, with NOTED
+ * @digest: of the page frames, with NOTED
+ * @note: for a large range, with CHUNKED
  * @slot: its generation slot, with SLOT
  * @delivered: events that were read
  * @head: bytes of its first page that come before it
@@ -130,13 +120,16 @@ struct umn_region {
 	u64			cookie;
 	unsigned long		hint_start;
 	unsigned long		hint_end;
-	u64			frames;
+	union {
+		u64		digest;
+		struct umn_note	*note;
+	};
 	u32			slot;
 	u32			delivered;
 	u16			head;
 	u16			tail;
 	/* One word: there may be a million of these. */
-	u32			flags : 9;
+	u32			flags : 10;
 	u32			ignore : 6;
 	u32			kinds : 8;
 	u32			reporting_kinds : 8;
@@ -164,7 +157,7 @@ struct umn_inflight {
  * @armed: regions that wait for an invalidation, by what they ignore
  * @marked: invalid regions that another hit changes: those with a hint by
  *	what they ignore, the others by that and the kinds that they were hit by
- * @used: bit n is set if umn_core.armed or .marked number n may not be empty
+ * @touched: what was touched below noted regions, armed or not
  * @paused: passes that have let go of the lock half-way; while there are any,
  *	nothing is armed and no hint is set
  * @batch: number of the present batch
@@ -174,9 +167,9 @@ struct umn_inflight {
  * @nr_untracked: those that found no slot
  */
 struct umn_core {
-	struct rb_root_cached	armed[UMN_FILTERS];
-	struct rb_root_cached	marked[UMN_FILTERS];
-	u64			used;
+	struct umn_trees	armed;
+	struct umn_trees	marked;
+	struct umn_touched	touched;
 	unsigned int		paused;
 	u64			batch;
 	u64			seq;
@@ -206,11 +199,6 @@ struct umn_pass {
 	bool			was_paused;
 	bool			wake;
 };
-
-static inline bool umn_ignores_protection(const struct umn_region *region)
-{
-	return !(~region->ignore & UMN_IGNORE_PROTECTION);
-}
 
 /* Adds to a number of umn_watcher.stats, with the lock held. */
 #define umn_count(watcher, name, n)					\

@@ -91,6 +91,16 @@ void umn_space_wake_readers(struct umn_space *space)
 	rcu_read_unlock();
 }
 
+/* Called with the lock held, once for each invalidation: see touched.c. */
+static void note_touched(struct umn_space *space,
+			 const struct mmu_notifier_range *range)
+{
+	umn_touched_invalidate(&space->core.touched, range->start,
+			       range->end - 1, kind_of(range),
+			       umn_protection_splits(&space->protections,
+						     range));
+}
+
 /* Called with the lock held; returns without it. */
 static void invalidate_and_unlock(struct umn_space *space,
 				  const struct mmu_notifier_range *range)
@@ -129,7 +139,9 @@ static int range_start(struct mmu_notifier *notifier,
 	if (moves_pages(range))
 		umn_inflight_begin(&space->core, range, range->start,
 				   range->end - 1);
-	else if (is_protection(range))
+	else
+		note_touched(space, range);
+	if (is_protection(range))
 		umn_protection_begin(&space->protections, range);
 	invalidate_and_unlock(space, range);
 	return 0;
@@ -151,6 +163,7 @@ static void range_end(struct mmu_notifier *notifier,
 		return;
 
 	spin_lock(&space->lock);
+	note_touched(space, range);
 	if (umn_inflight_end(&space->core, range))
 		invalidate_and_unlock(space, range);
 	else

@@ -100,13 +100,13 @@ void umn_user_put(struct umn_user *user)
 		kfree(user);
 }
 
-/* One more range, or false where that is too many. */
-bool umn_user_charge(struct umn_user *user)
+/* As many more ranges, or false where that is too many. */
+bool umn_user_charge(struct umn_user *user, unsigned long regions)
 {
-	if (atomic_long_inc_return(&user->regions) <=
+	if (atomic_long_add_return(regions, &user->regions) <=
 	    READ_ONCE(max_user_regions))
 		return true;
-	atomic_long_dec(&user->regions);
+	atomic_long_sub(regions, &user->regions);
 	return false;
 }
 

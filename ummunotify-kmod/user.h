@@ -11,7 +11,7 @@ struct umn_user;
 
 struct umn_user *umn_user_get(void);
 void umn_user_put(struct umn_user *user);
-bool umn_user_charge(struct umn_user *user);
+bool umn_user_charge(struct umn_user *user, unsigned long regions);
 void umn_user_uncharge(struct umn_user *user, unsigned long regions);
 bool umn_user_charge_slots(struct umn_user *user, unsigned long slots);
 void umn_user_uncharge_slots(struct umn_user *user, unsigned long slots);

@@ -10,74 +10,16 @@
  * So when the frames are looked at, every change either shows in them or will
  * show in the generation.
  *
- * The frames are kept as a keyed hash of 64 bits.
+ * Of a large range, only the chunks are looked at that invalidations touched:
+ * see touched.c, and frames.c for what is kept of the frames.
  *
  * Both also find out for whom it is nothing that a huge page is split: see
  * protection.c.
  */
 #include <linux/mm.h>
-#include <linux/once.h>
-#include <linux/random.h>
-#include <linux/sched/signal.h>
-#include <linux/siphash.h>
 #include <linux/uaccess.h>
 
-#include "file.h"
-
-/* Pages that are looked at in one go. */
-#define UMN_WALK	64
-
-/* Pages of a range that are faulted in, if they are not there. */
-#define UMN_FAULTS	64
-
-static const siphash_key_t *digest_key(void)
-{
-	static siphash_key_t key __read_mostly;
-
-	get_random_once(&key, sizeof(key));
-	return &key;
-}
-
-/*
- * The digest of the page frames of a range of the caller's.  What is pinned is
- * there, but for a moment (migration) or with its page table entry gone (a
- * file's): so UMN_FAULTS pages are faulted in, which may differ from those that
- * were noted.  More that are not there are -EFAULT and stay away: a range may
- * be larger than the machine's memory.
- */
-static int digest_frames(unsigned long start, unsigned long last, u64 *digest)
-{
-	const siphash_key_t *key = digest_key();
-	struct page *pages[UMN_WALK];
-	unsigned long left = (last - start) / PAGE_SIZE + 1;
-	unsigned int faults = 0;
-	int i, n;
-
-	*digest = 0;
-	while (left) {
-		n = get_user_pages_fast(start, min_t(unsigned long, left,
-						     UMN_WALK), FOLL_NOFAULT,
-					pages);
-		if (n <= 0 && faults++ < UMN_FAULTS)
-			n = get_user_pages_fast(start, 1, 0, pages);
-		/* Some kernels say -EOVERFLOW at the end of the addresses. */
-		if (n == 0 || n == -EOVERFLOW)
-			return -EFAULT;
-		if (n < 0)
-			return n;
-		for (i = 0; i < n; i++) {
-			*digest = siphash_2u64(*digest, page_to_pfn(pages[i]),
-					       key);
-			put_page(pages[i]);
-		}
-		start += n * PAGE_SIZE;
-		left -= n;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		cond_resched();
-	}
-	return 0;
-}
+#include "frames.h"
 
 /* Is all of a range of the caller's private anonymous memory? */
 static bool is_anonymous(unsigned long start, unsigned long last)
@@ -93,17 +35,78 @@ static bool is_anonymous(unsigned long start, unsigned long last)
 	return true;
 }
 
-/*
- * The region of @cookie has the pages of @digest: notes it, or says once more
- * what it was @verified to be.  -EINVAL if it is another region by now.
+/**
+ * struct frames_of - what NOTE and VERIFY are about
+ * @cookie: the region's
+ * @start: its first byte
+ * @last: its last byte
+ * @ignore: what it ignores
+ * @digest: of its frames
+ * @frames: the same of a large range, with a reference; else NULL
+ * @since: when that was touched last
  */
-static int has_frames(struct umn_file *file, u64 cookie, unsigned long start,
-		      unsigned long last, u64 digest, bool verified,
-		      bool quiet)
+struct frames_of {
+	u64			cookie;
+	unsigned long		start;
+	unsigned long		last;
+	u8			ignore;
+	u64			digest;
+	struct umn_frames	*frames;
+	u64			since;
+};
+
+static void describe(struct frames_of *of, const struct umn_region *region)
 {
+	of->start = region->span.start;
+	of->last = region->span.last;
+	of->ignore = region->ignore;
+}
+
+/* Was this noted for @region? */
+static bool was_noted(const struct umn_region *region,
+		      const struct frames_of *of)
+{
+	if (!(region->flags & UMN_NOTED))
+		return false;
+	if (of->frames || region->flags & UMN_CHUNKED)
+		return of->frames && region->flags & UMN_CHUNKED &&
+		       region->note == &of->frames->note;
+	return region->digest == of->digest;
+}
+
+/* Notes this for @region.  Returns what was noted before and has memory. */
+static struct umn_frames *set_noted(struct umn_space *space,
+				    struct umn_region *region,
+				    const struct frames_of *of)
+{
+	struct umn_frames *old = NULL;
+
+	if (region->flags & UMN_CHUNKED) {
+		old = umn_frames_of(region->note);
+		umn_touched_remove(&space->core.touched, region->note);
+		region->flags &= ~UMN_CHUNKED;
+	}
+	if (of->frames) {
+		region->note = &of->frames->note;
+		region->flags |= UMN_CHUNKED;
+	} else {
+		region->digest = of->digest;
+	}
+	region->flags |= UMN_NOTED;
+	return old;
+}
+
+/*
+ * The region has these frames: notes them, or says once more what it was
+ * @verified to be.  -EINVAL if it is another region by now.
+ */
+static int has_frames(struct umn_file *file, const struct frames_of *of,
+		      bool verified)
+{
+	bool quiet = umn_ignores_protection(of->ignore), anonymous = false;
 	struct umn_space *space = file->space;
+	struct umn_frames *old = NULL;
 	struct umn_region *region;
-	bool anonymous = false;
 	int ret = 0;
 
 	/*
@@ -113,25 +116,30 @@ static int has_frames(struct umn_file *file, u64 cookie, unsigned long start,
 	if (quiet) {
 		if (mmap_read_lock_killable(current->mm))
 			return -EINTR;
-		anonymous = is_anonymous(start, last);
+		anonymous = is_anonymous(of->start, of->last);
 	}
 	spin_lock(&space->lock);
-	region = umn_find(&file->watcher, cookie);
-	if (!region || region->span.start != start ||
-	    region->span.last != last ||
-	    (verified && !(region->flags & UMN_NOTED &&
-			   region->frames == digest))) {
+	region = umn_find(&file->watcher, of->cookie);
+	if (!region || region->span.start != of->start ||
+	    region->span.last != of->last ||
+	    (verified && !was_noted(region, of))) {
 		ret = -EINVAL;
 	} else {
-		region->frames = digest;
-		region->flags |= UMN_NOTED;
-		umn_ignore_splits(&space->core, region, anonymous);
-		if (verified)
+		if (!verified) {
+			old = set_noted(space, region, of);
+		} else {
+			if (of->frames)
+				of->frames->note.since =
+					max(of->frames->note.since, of->since);
 			umn_count(&file->watcher, verified, 1);
+		}
+		umn_ignore_splits(&space->core, region, anonymous);
 	}
 	spin_unlock(&space->lock);
 	if (quiet)
 		mmap_read_unlock(current->mm);
+	if (old)
+		umn_frames_put(file, old);
 	return ret;
 }
 
@@ -139,41 +147,56 @@ long umn_note(struct umn_file *file, const u64 __user *arg)
 {
 	struct umn_space *space = file->space;
 	struct umn_region *region;
-	unsigned long start = 0, last = 0;
-	bool quiet = false;
-	u64 cookie, digest;
+	struct frames_of of = {};
 	int ret;
 
-	if (copy_from_user(&cookie, arg, sizeof(cookie)))
+	if (copy_from_user(&of.cookie, arg, sizeof(of.cookie)))
 		return -EFAULT;
 
 	spin_lock(&space->lock);
-	region = umn_find(&file->watcher, cookie);
-	if (region) {
-		start = region->span.start;
-		last = region->span.last;
-		quiet = umn_ignores_protection(region);
-	}
+	region = umn_find(&file->watcher, of.cookie);
+	if (region)
+		describe(&of, region);
 	spin_unlock(&space->lock);
 	if (!region)
 		return -EINVAL;
 
-	ret = digest_frames(start, last, &digest);
+	if (!umn_frames_are_many(of.start, of.last)) {
+		ret = umn_digest(of.start, of.last, &of.digest);
+		return ret ? ret : has_frames(file, &of, false);
+	}
+
+	of.frames = umn_frames_note(file, of.start, of.last, of.ignore);
+	if (IS_ERR(of.frames))
+		return PTR_ERR(of.frames);
+	ret = has_frames(file, &of, false);
 	if (ret)
-		return ret;
-	return has_frames(file, cookie, start, last, digest, false, quiet);
+		umn_frames_drop(file, of.frames);
+	return ret;
+}
+
+/* Do the pages that @of tells of have the frames that were noted? */
+static int compare(struct umn_file *file, struct frames_of *of)
+{
+	u64 digest;
+	int ret;
+
+	if (of->frames)
+		return umn_frames_compare(file->space, of->frames, &of->since);
+	ret = umn_digest(of->start, of->last, &digest);
+	return ret ? ret : digest == of->digest;
 }
 
 long umn_verify(struct umn_file *file, const u64 __user *arg)
 {
 	struct umn_space *space = file->space;
 	struct umn_region *region;
-	unsigned long start = 0, last = 0;
-	u64 cookie, noted = 0, seq = 0, digest;
-	bool doubt = false, quiet = false;
+	struct frames_of of = {};
+	bool doubt = false;
+	u64 seq = 0;
 	int ret;
 
-	if (copy_from_user(&cookie, arg, sizeof(cookie)))
+	if (copy_from_user(&of.cookie, arg, sizeof(of.cookie)))
 		return -EFAULT;
 
 	do {
@@ -181,7 +204,7 @@ long umn_verify(struct umn_file *file, const u64 __user *arg)
 		if (ret)
 			return ret;
 		spin_lock(&space->lock);
-		region = umn_find(&file->watcher, cookie);
+		region = umn_find(&file->watcher, of.cookie);
 		if (!region || !(region->flags & UMN_NOTED)) {
 			ret = -EINVAL;
 		} else if (space->core.paused) {
@@ -189,10 +212,13 @@ long umn_verify(struct umn_file *file, const u64 __user *arg)
 		} else {
 			doubt = !umn_take_back(&space->core, region) ||
 				space->core.nr_untracked;
-			start = region->span.start;
-			last = region->span.last;
-			noted = region->frames;
-			quiet = umn_ignores_protection(region);
+			describe(&of, region);
+			if (region->flags & UMN_CHUNKED) {
+				of.frames = umn_frames_of(region->note);
+				refcount_inc(&of.frames->users);
+			} else {
+				of.digest = region->digest;
+			}
 			seq = space->core.seq;
 		}
 		spin_unlock(&space->lock);
@@ -200,15 +226,12 @@ long umn_verify(struct umn_file *file, const u64 __user *arg)
 	if (ret)
 		return ret;
 
-	if (doubt || umn_space_wait_inflight(space, start, last, seq))
-		return 0;
 	/* The event is gone, so that failing is no answer: only dying is. */
-	ret = digest_frames(start, last, &digest);
-	if (ret == -EINTR)
-		return ret;
-	if (ret || digest != noted)
-		return 0;
-
-	ret = has_frames(file, cookie, start, last, digest, true, quiet);
-	return ret == -EINTR ? ret : !ret;
+	if (!doubt && !umn_space_wait_inflight(space, of.start, of.last, seq))
+		ret = compare(file, &of);
+	if (ret > 0 && has_frames(file, &of, true))
+		ret = 0;
+	if (of.frames)
+		umn_frames_put(file, of.frames);
+	return ret == -EINTR ? ret : max(ret, 0);
 }

@@ -7,7 +7,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "file.h"
+#include "frames.h"
 
 static unsigned int max_regions = 4 << 20;
 module_param(max_regions, uint, 0644);
@@ -41,7 +41,7 @@ static struct umn_region *alloc_region(struct umn_file *file)
 {
 	struct umn_region *region;
 
-	if (!umn_user_charge(file->user))
+	if (!umn_user_charge(file->user, 1))
 		return ERR_PTR(-ENOSPC);
 	region = kmem_cache_alloc(region_cache, GFP_KERNEL);
 	if (region)
@@ -52,6 +52,8 @@ static struct umn_region *alloc_region(struct umn_file *file)
 
 static void free_region(struct umn_file *file, struct umn_region *region)
 {
+	if (region->flags & UMN_CHUNKED)
+		umn_frames_put(file, umn_frames_of(region->note));
 	kmem_cache_free(region_cache, region);
 	umn_user_uncharge(file->user, 1);
 }

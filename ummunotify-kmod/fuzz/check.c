@@ -49,21 +49,29 @@ static unsigned int count_tree(struct world *world,
 	return n;
 }
 
+static unsigned int count_trees(struct world *world,
+				const struct umn_trees *trees, bool armed)
+{
+	unsigned int i, n, all = 0;
+
+	for (i = 0; i < UMN_FILTERS; i++) {
+		n = count_tree(world, &trees->roots[i], i, armed);
+		must(!n == !(trees->used >> i & 1),
+		     "tree %u holds %u regions, used is %#llx", i, n,
+		     trees->used);
+		all += n;
+	}
+	return all;
+}
+
 static void check_trees(struct world *world)
 {
 	struct umn_core *core = &world->core;
 	struct model *m = &world->model;
-	unsigned int i, in_trees = 0, expected = 0;
+	unsigned int i, in_trees, expected = 0;
 
-	for (i = 0; i < UMN_FILTERS; i++) {
-		unsigned int n;
-
-		n = count_tree(world, &core->armed[i], i, true);
-		n += count_tree(world, &core->marked[i], i, false);
-		must(!n == !(core->used >> i & 1),
-		     "trees %u hold %u regions, used is %#llx", i, n, core->used);
-		in_trees += n;
-	}
+	in_trees = count_trees(world, &core->armed, true);
+	in_trees += count_trees(world, &core->marked, false);
 	for (i = 0; i < m->nr_regions; i++)
 		expected += !m_in_no_tree(m->regions[i]);
 	must(in_trees == expected, "%u regions are in trees instead of %u",
@@ -263,6 +271,7 @@ void check(struct world *world)
 	for (i = 0; i < m->nr_regions; i++)
 		check_region(world, m->regions[i]);
 	check_trees(world);
+	check_notes(world);
 	for (i = 0; i < M_WATCHERS; i++)
 		check_watcher(world, i);
 	check_stats(&world->stats, &m->watchers[0].stats);

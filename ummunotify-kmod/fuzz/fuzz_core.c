@@ -13,30 +13,35 @@ enum op {
 	OP_INSERT, OP_REMOVE, OP_INVALIDATE, OP_PASS_BEGIN, OP_PASS_GO_ON,
 	OP_START, OP_END, OP_STARTS, OP_ENDS, OP_REPORT, OP_REPORT_DONE,
 	OP_REPORT_FAILED, OP_TAKE_BACK, OP_DOUBT, OP_OVERLAPS, OP_DRAIN,
-	OP_TAKE_SIGNAL, OP_IGNORE_SPLITS,
+	OP_TAKE_SIGNAL, OP_IGNORE_SPLITS, OP_NOTE, OP_LOOK,
 };
 
 /* How often each comes up. */
-static const u8 ops[32] = {
+static const u8 ops[36] = {
 	OP_INSERT, OP_INSERT, OP_INSERT, OP_INSERT, OP_INSERT, OP_INSERT,
 	OP_IGNORE_SPLITS, OP_REMOVE, OP_REMOVE, OP_INVALIDATE, OP_INVALIDATE,
 	OP_INVALIDATE, OP_PASS_BEGIN, OP_PASS_BEGIN, OP_PASS_GO_ON,
 	OP_PASS_GO_ON, OP_PASS_GO_ON, OP_START, OP_START, OP_END, OP_END,
 	OP_STARTS, OP_ENDS, OP_REPORT, OP_REPORT, OP_REPORT_DONE,
 	OP_REPORT_FAILED, OP_TAKE_BACK, OP_DOUBT, OP_OVERLAPS, OP_DRAIN,
-	OP_TAKE_SIGNAL,
+	OP_TAKE_SIGNAL, OP_NOTE, OP_NOTE, OP_LOOK, OP_LOOK,
 };
+
+static enum op op_of(u8 byte)
+{
+	return ops[byte % sizeof(ops)];
+}
 
 static const char *const op_names[] = {
 	"insert", "remove", "invalidate", "pass begin", "pass go on", "start",
 	"end", "starts", "ends", "report", "report_done", "report_failed",
 	"take_back", "doubt", "overlaps", "drain", "take wake",
-	"ignore_splits",
+	"ignore_splits", "note", "look",
 };
 
 void print_op(FILE *to, const u8 op[OP_BYTES])
 {
-	fprintf(to, "%-14s %3u %3u %3u %3u %3u\n", op_names[ops[op[0] % 32]],
+	fprintf(to, "%-14s %3u %3u %3u %3u %3u\n", op_names[op_of(op[0])],
 		op[1], op[2], op[3], op[4], op[5]);
 }
 
@@ -296,6 +301,7 @@ static void do_end(struct world *world, u8 which)
 	/* Often the youngest, since they nest. */
 	i = which & 1 ? m->nr_inflight - 1 : (which >> 1) % m->nr_inflight;
 	inv = m->inflight[i];
+	touch(world, inv.start, inv.last, inv.kind);
 	again = umn_inflight_end(&world->core, inv.id);
 	must(again == m_inflight_end(m, i),
 	     "an end %s its range once more", again ? "hits" : "does not hit");
@@ -385,7 +391,7 @@ void do_op(struct world *world, const u8 op[OP_BYTES])
 	u64 start, last;
 
 	world->model.clock++;
-	switch (ops[op[0] % 32]) {
+	switch (op_of(op[0])) {
 	case OP_INSERT:
 		do_insert(world, op);
 		break;
@@ -394,6 +400,7 @@ void do_op(struct world *world, const u8 op[OP_BYTES])
 		break;
 	case OP_INVALIDATE:
 		range_of(op, &start, &last);
+		touch(world, start, last, kind_of(op[4]));
 		run_pass(world, start, last, kind_of(op[4]));
 		break;
 	case OP_PASS_BEGIN:
@@ -444,6 +451,12 @@ void do_op(struct world *world, const u8 op[OP_BYTES])
 		break;
 	case OP_IGNORE_SPLITS:
 		do_ignore_splits(world, op[2], op[3] & 3);
+		break;
+	case OP_NOTE:
+		do_note(world, op);
+		break;
+	case OP_LOOK:
+		do_look(world, op[1]);
 		break;
 	}
 	check(world);

@@ -153,6 +153,40 @@ TEST(max_user_regions_is_a_limit_of_the_user)
 	}
 }
 
+/* The note of a range that is large enough to have memory for it is one more. */
+TEST(max_user_regions_limits_notes)
+{
+	const size_t chunk = 2UL << 20, size = 10 * chunk;
+	pid_t pid;
+
+	OPEN_TO_ALL();
+	LIMIT(max, "max_user_regions", "3");
+	pid = fork();
+	if (!pid) {
+		char *p = area((size + chunk) / PAGE);
+		struct dev d;
+		int i;
+
+		ASSERT(p);
+		p = (char *)((addr(p) + chunk - 1) & ~(chunk - 1));
+		become(OTHER_UID);
+		ASSERT(dev_open_with(&d, FEATURE(VERIFY), 0));
+		EXPECT_EQ(watch(d.fd, p, size, 1), 0);
+		EXPECT_EQ(watch(d.fd, p, size, 2), 0);
+		for (i = 0; i < 5; i++) {
+			EXPECT_EQ(note(d.fd, 1), 0);
+			EXPECT_EQ(verify(d.fd, 1), 1);
+			EXPECT_EQ(note(d.fd, 2), -ENOSPC);
+			EXPECT_EQ(verify(d.fd, 2), -EINVAL);
+			EXPECT_EQ(watch(d.fd, p, size, 3), -ENOSPC);
+			EXPECT_EQ(unwatch(d.fd, 1), 0);
+			EXPECT_EQ(watch(d.fd, p, size, 1), 0);
+		}
+		child_exit();
+	}
+	EXPECT_CHILD_OK(pid);
+}
+
 TEST(max_user_files_is_a_limit_of_the_user)
 {
 	struct gate ready, go;
