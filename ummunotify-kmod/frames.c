@@ -9,6 +9,7 @@
 #include <linux/sched/signal.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
+#include <linux/vmalloc.h>
 
 #include "frames.h"
 
@@ -20,7 +21,7 @@
 
 /*
  * A range of no more chunks has one digest, which needs no memory.  From here
- * on struct umn_frames takes no more than 16 bytes for each chunk.
+ * on struct umn_frames is no larger than 16 bytes for each chunk.
  */
 #define UMN_FEW_CHUNKS	8
 
@@ -118,7 +119,10 @@ static struct umn_frames *alloc_frames(struct umn_file *file,
 	charge = DIV_ROUND_UP(size, sizeof(struct umn_region));
 	if (charge > UINT_MAX || !umn_user_charge(file->user, charge))
 		return ERR_PTR(-ENOSPC);
-	frames = kvmalloc(size, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	/* kvmalloc() would round a large one up to a power of two. */
+	frames = size <= PAGE_SIZE ?
+		 kmalloc(size, GFP_KERNEL_ACCOUNT | __GFP_NOWARN) :
+		 __vmalloc(size, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!frames) {
 		umn_user_uncharge(file->user, charge);
 		return ERR_PTR(-ENOMEM);

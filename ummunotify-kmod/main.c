@@ -19,7 +19,8 @@
 /* What one read() returns at most. */
 #define UMN_READ_MAX	(4096 / sizeof(struct ummunotify_event))
 
-static unsigned int max_files = 64;
+/* Enough for a cache for each protection domain of each of many devices. */
+static unsigned int max_files = 1024;
 module_param(max_files, uint, 0644);
 MODULE_PARM_DESC(max_files, "Files that one address space may have open");
 

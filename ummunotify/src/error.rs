@@ -43,10 +43,11 @@ pub enum Error {
         /// What the kernel said.
         errno: Errno,
     },
-    /// The address space has as many files of this device open as the module allows (EMFILE).
+    /// This process or this user has as many files of this device open as the module allows (EMFILE).
     #[error(
-        "{} is open too many times in this process or system ({errno}): \
-         share one Device, or raise the module's parameter max_files",
+        "{} cannot be opened once more ({errno}): this process has as many files of it open as the \
+         module's parameter max_files allows, or this user as max_user_files does (each cache has \
+         one); raise that in /sys/module/ummunotify/parameters, or drop caches that are not used",
         path.display()
     )]
     TooManyFiles {

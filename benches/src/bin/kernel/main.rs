@@ -2,6 +2,9 @@
 //! not, fork, memory. Runs where the module is loaded, as root; `cargo xtask bench kernel` does that
 //! in a guest.
 
+mod cgroup;
+mod large;
+
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -9,6 +12,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
+use cgroup::Cgroup;
 use regcache::registrar::{IoUring, Registrar};
 use regcache::{Access, AddressRange, page_size};
 use regcache_benches::row::{Row, median, table};
@@ -46,11 +50,15 @@ fn run() -> Result<()> {
     memory_of_a_region(&mut done)?;
     munmap_of_unwatched_memory(&mut done)?;
     munmap_by_two_threads(&mut done)?;
+    munmap_under_many_caches(&mut done)?;
     registering(&mut done)?;
     munmap_of_watched_memory(&mut done)?;
     truncate_by_another_process(&mut done)?;
     reading_events(&mut done)?;
     fork_with_pins(&mut done)?;
+    large::verifying(&mut done)?;
+    large::noting(&mut done)?;
+    large::memory_of_a_note(&mut done)?;
     println!("\n{}", table(&rows));
     if let Some(out) = out {
         let json = serde_json::json!({ "rows": rows });
@@ -179,6 +187,43 @@ fn munmap_by_two_threads(done: &mut impl FnMut(Row)) -> Result<()> {
     Ok(())
 }
 
+/// As many caches in the process, each with a file of its own: of memory that none watches, and of
+/// a page that each does.
+fn munmap_under_many_caches(done: &mut impl FnMut(Row)) -> Result<()> {
+    let worker = |caches: usize, watched: bool| {
+        Worker::new(move || -> Turn {
+            let devices: Vec<Device> = (0..caches).map(|_| open()).collect();
+            let mut buffer = EventBuffer::new();
+            Box::new(move || {
+                let mut nanos = 0.0;
+                for _ in 0..TURNS {
+                    map(ELSEWHERE, 1);
+                    for device in devices.iter().filter(|_| watched) {
+                        device.register(ELSEWHERE, page_size(), 0).expect("register");
+                    }
+                    let start = Instant::now();
+                    unmap(ELSEWHERE, 1);
+                    nanos += start.elapsed().as_nanos() as f64;
+                    for device in devices.iter().filter(|_| watched) {
+                        while device.read(&mut buffer).expect("read").len() > 0 {}
+                        device.unregister(0).expect("unregister");
+                    }
+                }
+                nanos / TURNS as f64
+            })
+        })
+    };
+    for (name, watched) in [("of unwatched memory", false), ("of a page that each watches", true)] {
+        let mut baseline = worker(1, watched)?;
+        for caches in [16, 64, 256] {
+            let mut subject = worker(caches, watched)?;
+            let measure = format!("munmap {name}, {caches} caches (baseline: 1), ns");
+            done(compare(&measure, TURNS, &mut baseline, &mut subject));
+        }
+    }
+    Ok(())
+}
+
 /// Registers and unregisters 1,000 more, spread over what is watched.
 fn registering(done: &mut impl FnMut(Row)) -> Result<()> {
     const MORE: usize = 1000;
@@ -255,7 +300,7 @@ fn truncate_by_another_process(done: &mut impl FnMut(Row)) -> Result<()> {
     const TURNS: usize = 5;
     let worker = |regions: usize| {
         Worker::new(move || -> Turn {
-            let file = memfd_of_a_page();
+            let file = memfd(page_size());
             let mut other = Worker::new({
                 let file = file.try_clone().expect("dup");
                 move || -> Turn {
@@ -314,13 +359,13 @@ fn truncate_by_another_process(done: &mut impl FnMut(Row)) -> Result<()> {
     Ok(())
 }
 
-fn memfd_of_a_page() -> File {
+fn memfd(bytes: usize) -> File {
     // SAFETY: the name is a C string.
     let fd = unsafe { libc::memfd_create(c"bench".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(fd >= 0, "{}", std::io::Error::last_os_error());
     // SAFETY: nobody else has it.
     let file = unsafe { File::from_raw_fd(fd) };
-    file.set_len(page_size() as u64).expect("ftruncate");
+    file.set_len(bytes as u64).expect("ftruncate");
     file
 }
 
@@ -480,41 +525,30 @@ fn map_for_pins(addr: usize, count: usize, pages: Pages) {
 
 /// What a region costs the kernel, by the memory cgroup's own account.
 fn memory_of_a_region(done: &mut impl FnMut(Row)) -> Result<()> {
-    const GROUP: &str = "/sys/fs/cgroup/regcache-bench";
-    if fs::create_dir(GROUP).is_err() && !fs::exists(GROUP)? {
-        eprintln!("no memory cgroup here: the memory of a region is not measured");
-        return Ok(());
-    }
-    let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
-    let kernel_bytes = || -> Result<f64> {
-        let stat = fs::read_to_string(format!("{GROUP}/memory.stat"))?;
-        let value = |name: &str| -> f64 {
-            let line = stat.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
-        };
-        Ok(value("kernel "))
-    };
-    let mut worker = Worker::new(|| -> Turn {
-        fs::write(format!("{GROUP}/cgroup.procs"), std::process::id().to_string())
-            .expect("join the cgroup");
-        let mut device = None;
-        Box::new(move || {
-            device = Some(match device.take() {
-                None => watching(0),
-                Some(device) => {
-                    drop(device);
-                    watching(MILLION)
-                }
-            });
-            0.0
-        })
+    let Some(cgroup) = Cgroup::create()? else { return Ok(()) };
+    let mut worker = Worker::new({
+        let cgroup = cgroup.clone();
+        move || -> Turn {
+            cgroup.join();
+            let mut device = None;
+            Box::new(move || {
+                device = Some(match device.take() {
+                    None => watching(0),
+                    Some(device) => {
+                        drop(device);
+                        watching(MILLION)
+                    }
+                });
+                0.0
+            })
+        }
     })?;
     worker.turn();
-    let before = kernel_bytes()?;
+    let before = cgroup.kernel_bytes()?;
     worker.turn();
-    let bytes = (kernel_bytes()? - before) / MILLION as f64;
+    let bytes = (cgroup.kernel_bytes()? - before) / MILLION as f64;
     done(Row::alone("kernel memory of a region, bytes", bytes).at_most(160.0));
     drop(worker);
-    let _ = fs::remove_dir(GROUP);
+    cgroup.remove();
     Ok(())
 }
