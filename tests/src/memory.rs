@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,6 +45,20 @@ pub fn attempted_call(number: i64, args: &[usize]) -> io::Result<usize> {
     // reference points into, and give buffers of the size that the call asks for.
     let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as usize) }
+}
+
+/// madvise(2). Kernels without transparent huge pages, as real-time ones are, do not know the advice
+/// about them, and need none.
+pub fn advise(range: AddressRange, advice: i32) {
+    let of_huge_pages = matches!(advice, libc::MADV_HUGEPAGE | libc::MADV_NOHUGEPAGE);
+    if !of_huge_pages || has_transparent_huge_pages() {
+        raw!(SYS_madvise, range.start(), range.len(), advice);
+    }
+}
+
+/// Whether the kernel has transparent huge pages at all.
+pub fn has_transparent_huge_pages() -> bool {
+    Path::new("/sys/kernel/mm/transparent_hugepage").exists()
 }
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -161,7 +176,7 @@ impl Memory {
 
     /// madvise(2) of all of it.
     pub fn advise(&self, advice: i32) {
-        raw!(SYS_madvise, self.range.start(), self.range.len(), advice);
+        advise(self.range, advice);
     }
 
     /// madvise(2), unless this kernel does not know the advice. Says whether it does.

@@ -17,7 +17,7 @@ use regcache::{Access, AddressRange};
 use ummunotify::{Device, Event, EventBuffer, Features, Kinds, Options, Watch};
 
 use crate::frames::frames;
-use crate::memory::{Memory, Sharer, memfd};
+use crate::memory::{Memory, Sharer, has_transparent_huge_pages, memfd};
 
 /// What a row needs of the machine: undone when it is dropped.
 pub type Conditions = Box<dyn Any>;
@@ -37,6 +37,7 @@ pub struct Row {
     touch: fn(&Memory),
     kinds: Kinds,
     kinds_before: Option<((u32, u32), Kinds)>,
+    of_huge_pages: Kinds,
     spared: Kinds,
     stale: Option<bool>,
 }
@@ -64,6 +65,7 @@ impl Row {
             touch: |m| m.fill(3),
             kinds: Kinds::empty(),
             kinds_before: None,
+            of_huge_pages: Kinds::empty(),
             spared: Kinds::empty(),
             stale: None,
         }
@@ -145,6 +147,11 @@ impl Row {
         Row { kinds_before: Some(((major, minor), kinds)), ..self }
     }
 
+    /// Kernels without transparent huge pages do not raise these of them.
+    pub fn with_huge_pages_only(self, of_huge_pages: Kinds) -> Row {
+        Row { of_huge_pages, ..self }
+    }
+
     /// Plays the row, prints what it showed, and panics unless it is what was said.
     pub fn judge(&self, name: &str) {
         static ALONE: Mutex<()> = Mutex::new(());
@@ -170,6 +177,7 @@ impl Row {
             Some((limit, kinds)) if release < limit => kinds,
             _ => self.kinds,
         };
+        let kinds = if has_transparent_huge_pages() { kinds } else { kinds - self.of_huge_pages };
 
         let seen = self.play();
         let stale = if seen.stale() { "yes" } else { "no" };

@@ -156,7 +156,7 @@ TEST(max_user_regions_is_a_limit_of_the_user)
 /* The note of a range that is large enough to have memory for it is one more. */
 TEST(max_user_regions_limits_notes)
 {
-	const size_t chunk = 2UL << 20, size = 10 * chunk;
+	const size_t chunk = 2UL << 20, size = 9 * chunk;
 	pid_t pid;
 
 	OPEN_TO_ALL();

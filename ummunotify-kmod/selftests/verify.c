@@ -281,7 +281,8 @@ TEST(a_sparse_range_is_not_filled)
 		       MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	ASSERT(p != MAP_FAILED);
-	ASSERT_EQ(madvise(p, size, MADV_NOHUGEPAGE), 0);
+	/* Unknown where there are no huge pages. */
+	madvise(p, size, MADV_NOHUGEPAGE);
 	p[0] = 1;
 	p[PAGE] = 1;
 	ASSERT(noted_init(&d, p, size));

@@ -41,8 +41,10 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing
 echo 16 >/proc/sys/vm/nr_hugepages
-# A scan of the mappings raises events that tests do not expect.
-echo 0 >/proc/sys/kernel/numa_balancing
+# A scan of the mappings raises events that tests do not expect. Real-time
+# kernels have none.
+balancing=/proc/sys/kernel/numa_balancing
+[ ! -e "$balancing" ] || echo 0 >"$balancing"
 echo 60 >/proc/sys/kernel/hung_task_timeout_secs
 ip link set lo up
 hostname "$NAME"

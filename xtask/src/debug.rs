@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::debug_kernel::DebugKernel;
 use crate::guest::{Guest, Job, quote};
 use crate::suite::{self, Program, STRESS};
 use crate::tally::Tally;
@@ -23,6 +24,9 @@ pub struct Args {
     /// The guest's memory
     #[arg(long, default_value_t = debug_kernel::MEMORY, value_name = "MIB")]
     memory: u32,
+    /// On a real-time kernel
+    #[arg(long)]
+    rt: bool,
     /// Only programs whose name contains this
     filter: Option<String>,
 }
@@ -41,7 +45,8 @@ pub fn main(args: Args) -> Result<u8> {
     host::provide(&[host::SELFTESTS])?;
     host::provide(debug_kernel::NEEDS)?;
     let workspace = Workspace::find()?;
-    let kernel = debug_kernel::provide(&workspace)?;
+    let which = if args.rt { DebugKernel::RealTime } else { DebugKernel::Plain };
+    let kernel = debug_kernel::provide(&workspace, which)?;
     let modules = module::build(&workspace, &kernel)?;
     let slowdown = u64::from(kernel.slowdown);
     let stress = args.minutes * 60;

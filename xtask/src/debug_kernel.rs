@@ -1,5 +1,5 @@
-//! A kernel that checks itself: Debian's sources of Linux 6.1, built here with
-//! KASAN, lockdep, kmemleak and fault injection.
+//! Kernels that check themselves: Debian's sources, built here with KASAN,
+//! lockdep, kmemleak and fault injection; Linux 6.1, and a real-time 6.12.
 //!
 //! Configured for the guest and nothing else, it takes two cores some ten
 //! minutes; the result is kept until the configuration changes.
@@ -15,19 +15,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::apt::Apt;
+use crate::apt::{Apt, Suite};
 use crate::command::Run;
+use crate::debian::{BOOKWORM_SUITES, TRIXIE_SUITES};
 use crate::host::Need;
 use crate::kernel::{Kernel, lock};
-use crate::series::Series;
 use crate::workspace::Workspace;
 use crate::{console, host};
 
-/// What it has beyond the smallest configuration there is.
+/// What they have beyond the smallest configuration there is.
 const FRAGMENT: &str = include_str!("../debug-kernel.config");
 
-/// Debian's package of sources, and the archive in it.
-const PACKAGE: &str = "linux-source-6.1";
+/// What is other than that in the real-time one; `=n` is for what it cannot have.
+const REAL_TIME: &str = include_str!("../debug-kernel-rt.config");
+
+/// Which of them.
+#[derive(Clone, Copy)]
+pub enum DebugKernel {
+    /// Linux 6.1.
+    Plain,
+    /// Linux 6.12, the first that is real-time without patches.
+    RealTime,
+}
 
 /// What this machine must have to build and boot it.
 pub const NEEDS: &[&[Need]] = &[host::GUEST, host::KERNEL];
@@ -38,15 +47,49 @@ pub const MEMORY: u32 = 3072;
 /// It takes several times as long for everything.
 const SLOWDOWN: u32 = 10;
 
+impl DebugKernel {
+    /// Its directory.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "debug",
+            Self::RealTime => "debug-rt",
+        }
+    }
+
+    /// Debian's package of sources, which is also the archive in it, and where it is.
+    fn package(self) -> (&'static str, &'static [Suite]) {
+        match self {
+            Self::Plain => ("linux-source-6.1", BOOKWORM_SUITES),
+            Self::RealTime => ("linux-source-6.12", TRIXIE_SUITES),
+        }
+    }
+
+    /// What is configured beyond the smallest configuration.
+    fn options(self) -> Vec<(&'static str, &'static str)> {
+        let more = match self {
+            Self::Plain => "",
+            Self::RealTime => REAL_TIME,
+        };
+        let other: Vec<_> = lines(more).collect();
+        let base = lines(FRAGMENT).filter(|(name, _)| !other.iter().any(|(one, _)| one == name));
+        base.chain(other.iter().copied()).collect()
+    }
+}
+
+/// The options of a fragment and their values.
+fn lines(fragment: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    fragment.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='))
+}
+
 /// Builds the kernel unless that was done before.
-pub fn provide(workspace: &Workspace) -> Result<Kernel> {
-    let directory = workspace.target.join("guest/debug");
+pub fn provide(workspace: &Workspace, which: DebugKernel) -> Result<Kernel> {
+    let directory = workspace.target.join("guest").join(which.name());
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
     let _lock = lock(&directory)?;
     // Written last, so it also says that the rest is complete.
     let marker = directory.join("release");
-    let fingerprint = format!("{:016x}", fingerprint());
+    let fingerprint = format!("{:016x}", fingerprint(which));
     let text = fs::read_to_string(&marker).unwrap_or_default();
     match text.split_whitespace().collect::<Vec<_>>()[..] {
         [release, built, ..] if built == fingerprint => {
@@ -57,9 +100,9 @@ pub fn provide(workspace: &Workspace) -> Result<Kernel> {
     if marker.exists() {
         fs::remove_file(&marker)?;
     }
-    let (source, version) = unpack(&directory)?;
+    let (source, version) = unpack(&directory, which)?;
     mend(&source)?;
-    configure(&source)?;
+    configure(&source, which)?;
     build(&source, &directory.join("build.log"))?;
     let release = fs::read_to_string(source.join("include/config/kernel.release"))
         .context("the kernel's build left no release")?;
@@ -71,21 +114,21 @@ pub fn provide(workspace: &Workspace) -> Result<Kernel> {
 }
 
 /// Of the configuration and of what is mended; another compiler's other hash only builds once more.
-fn fingerprint() -> u64 {
+fn fingerprint(which: DebugKernel) -> u64 {
     let mut hasher = DefaultHasher::new();
-    hasher.write(FRAGMENT.as_bytes());
+    hasher.write(format!("{:?}", which.options()).as_bytes());
     hasher.write(TOO_EARLY.as_bytes());
     hasher.finish()
 }
 
 /// Downloads and unpacks the sources, unless they are those of the newest
 /// version already, and returns where they are and which version.
-fn unpack(directory: &Path) -> Result<(PathBuf, String)> {
-    let source = directory.join(PACKAGE);
+fn unpack(directory: &Path, which: DebugKernel) -> Result<(PathBuf, String)> {
+    let (package, suites) = which.package();
+    let source = directory.join(package);
     let marker = directory.join("source");
-    let suites = Series::V6_1.properties().suites;
     let apt = Apt::update(directory.join("apt"), suites)?;
-    let version = apt.version(PACKAGE)?;
+    let version = apt.version(package)?;
     if fs::read_to_string(&marker).is_ok_and(|unpacked| unpacked == version) {
         return Ok((source, version));
     }
@@ -97,11 +140,11 @@ fn unpack(directory: &Path) -> Result<(PathBuf, String)> {
         }
     }
     fs::create_dir_all(&downloads)?;
-    apt.download(&[PACKAGE.to_owned()], &downloads)?;
+    apt.download(&[package.to_owned()], &downloads)?;
     for entry in fs::read_dir(&downloads)? {
         Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(&downloads).run()?;
     }
-    let archive = downloads.join(format!("usr/src/{PACKAGE}.tar.xz"));
+    let archive = downloads.join(format!("usr/src/{package}.tar.xz"));
     Command::new("tar").arg("-xJf").arg(archive).arg("-C").arg(directory).run()?;
     fs::remove_dir_all(&downloads)?;
     fs::write(&marker, &version).with_context(|| format!("cannot write {}", marker.display()))?;
@@ -133,23 +176,30 @@ fn make(source: &Path) -> Command {
 }
 
 /// The smallest configuration, the fragment on top, and what these imply.
-fn configure(source: &Path) -> Result<()> {
+fn configure(source: &Path, which: DebugKernel) -> Result<()> {
+    let options = which.options();
     let config = source.join(".config");
     make(source).args(["-s", "tinyconfig"]).read()?;
     let tiny = fs::read_to_string(&config).with_context(|| format!("no {}", config.display()))?;
     // Of two lines about one option, the last counts, and the configuration
     // says so: only of what the fragment means to change.
     let mut merged = String::new();
-    for line in tiny.lines().filter(|line| !options().any(|(name, _)| is_about(line, name))) {
+    for line in tiny.lines().filter(|line| !options.iter().any(|(name, _)| is_about(line, name))) {
         merged += line;
         merged += "\n";
     }
-    merged += FRAGMENT;
+    for (name, value) in &options {
+        merged += &format!("{name}={value}\n");
+    }
     fs::write(&config, merged).with_context(|| format!("cannot write {}", config.display()))?;
     make(source).args(["-s", "olddefconfig"]).read()?;
     let result = fs::read_to_string(&config)?;
-    let lost: Vec<_> = options()
-        .filter(|(name, value)| !result.lines().any(|line| line == format!("{name}={value}")))
+    let lost: Vec<_> = options
+        .iter()
+        .filter(|(name, value)| {
+            let set = result.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            set.unwrap_or("n") != *value
+        })
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     if !lost.is_empty() {
@@ -159,11 +209,6 @@ fn configure(source: &Path) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The options of the fragment and their values.
-fn options() -> impl Iterator<Item = (&'static str, &'static str)> {
-    FRAGMENT.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='))
 }
 
 /// `CONFIG_X=y` and `# CONFIG_X is not set` are about `CONFIG_X`.
@@ -234,16 +279,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_of_the_fragment_is_an_option_or_a_comment() {
-        for line in FRAGMENT.lines() {
+    fn every_line_of_the_fragments_is_an_option_or_a_comment() {
+        for line in FRAGMENT.lines().chain(REAL_TIME.lines()) {
             let is_option = line.starts_with("CONFIG_") && line.contains('=');
             assert!(line.is_empty() || line.starts_with("# ") || is_option, "{line}");
         }
-        let mut names: Vec<_> = options().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        let all = names.len();
-        names.dedup();
-        assert_eq!(names.len(), all, "an option is there twice");
+        for which in [DebugKernel::Plain, DebugKernel::RealTime] {
+            let mut names: Vec<_> = which.options().iter().map(|(name, _)| *name).collect();
+            names.sort_unstable();
+            let all = names.len();
+            names.dedup();
+            assert_eq!(names.len(), all, "an option is there twice");
+        }
     }
 
     #[test]

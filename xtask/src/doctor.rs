@@ -66,7 +66,7 @@ fn look_over(report: &mut Report) -> Result<usize> {
     let demo = demo::needs();
     let for_demo = host::each(&demo);
     let mut missing = report.part("cargo xtask demo", &for_demo);
-    let all = test::needs(&Series::all());
+    let all = test::needs(&Series::TESTED);
     let mut more = host::each(&all);
     more.retain(|need| !for_demo.iter().any(|listed| listed.name() == need.name()));
     missing += report.part("cargo xtask test, beyond that", &more);

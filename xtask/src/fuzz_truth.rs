@@ -37,7 +37,7 @@ pub fn main(args: Args) -> Result<u8> {
         Some(series) => vec![series],
         // One that failed on one kernel is run on one kernel.
         None if args.options.stays_here() || args.replay.is_some() => vec![Series::default()],
-        None => Series::all(),
+        None => Series::TESTED.to_vec(),
     };
     let mut worst = 0;
     for series in all {
@@ -51,7 +51,7 @@ fn run(args: &Args, series: Series) -> Result<u8> {
     let directory = workspace.target.join("fuzz-truth");
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
-    let name = if args.options.stays_here() { "here" } else { series.properties().version };
+    let name = if args.options.stays_here() { "here" } else { series.properties().name };
     let totals = directory.join(format!("{name}.json"));
     let failed = directory.join(format!("{name}.program"));
     for old in [&totals, &failed] {

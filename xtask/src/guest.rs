@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{self, Run, Sink};
+use crate::debug_kernel::DebugKernel;
 use crate::host::resources;
 use crate::kernel::Kernel;
 use crate::link::End;
@@ -87,7 +88,7 @@ pub fn main(args: Args) -> Result<u8> {
     let workspace = Workspace::find()?;
     let kernel = if args.debug_kernel {
         host::provide(debug_kernel::NEEDS)?;
-        debug_kernel::provide(&workspace)?
+        debug_kernel::provide(&workspace, DebugKernel::Plain)?
     } else {
         let series = options.kernel.unwrap_or_default();
         host::provide(&[host::GUEST, series.properties().release.needs()])?;

@@ -14,7 +14,6 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::apt::Apt;
 use crate::command::Run;
-use crate::host::distribution::debian_architecture;
 use crate::series::{Properties, Series};
 use crate::tree::Tree;
 use crate::workspace::Workspace;
@@ -41,7 +40,7 @@ impl Kernel {
     /// modules can be built for it.
     pub fn provide(workspace: &Workspace, series: Series) -> Result<Self> {
         let properties = series.properties();
-        let directory = workspace.target.join("guest").join(properties.version);
+        let directory = workspace.target.join("guest").join(properties.name);
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let _lock = lock(&directory)?;
@@ -55,7 +54,7 @@ impl Kernel {
             release.trim().clone_into(&mut kernel.release);
             return Ok(kernel);
         }
-        eprintln!("xtask: downloading and unpacking Linux {} ...", properties.version);
+        eprintln!("xtask: downloading and unpacking Linux {} ...", properties.name);
         let apt = Apt::update(kernel.directory.join("apt"), properties.suites)?;
         kernel.release = release(&apt, &properties)?;
         kernel.unpack(&apt, &properties)?;
@@ -153,16 +152,11 @@ pub fn lock(directory: &Path) -> Result<Flock<File>> {
         .with_context(|| format!("cannot lock {}", path.display()))
 }
 
-/// The package that depends on the newest image of a suite.
-fn metapackage() -> String {
-    format!("linux-image-{}", debian_architecture())
-}
-
 /// What `uname -r` will say, from the name of the package that the metapackage
 /// stands for.
 fn release(apt: &Apt, properties: &Properties) -> Result<String> {
     let start = format!("linux-image-{}.", properties.version);
-    let metapackage = metapackage();
+    let metapackage = format!("linux-image-{}", properties.kind);
     let packages = apt.depends(&metapackage)?;
     let Some(package) = packages.iter().find(|name| name.starts_with(&start)) else {
         bail!("Debian's {metapackage} is {packages:?}, not Linux {}", properties.version);

@@ -156,7 +156,7 @@ impl Row {
     /// Whether a guest of the tests boots it.
     fn is_tested(&self) -> bool {
         let boots = |series: &Series| series.properties().suites == self.source.suites;
-        self.kind() == BUILD && Series::all().iter().any(boots)
+        self.kind() == BUILD && Series::TESTED.iter().any(boots)
     }
 
     /// KiB.

@@ -19,6 +19,15 @@ pub enum Series {
     /// The newest 7.x, in Debian 13's backports
     #[value(name = "7")]
     V7,
+    /// Debian 12's real-time kernel
+    #[value(name = "6.1-rt")]
+    V6_1Rt,
+    /// Debian 13's real-time kernel, as 6.12
+    #[value(name = "6.12-rt")]
+    V6_12Rt,
+    /// The newest real-time kernel, as 7
+    #[value(name = "7-rt")]
+    V7Rt,
 }
 
 impl Default for Series {
@@ -30,8 +39,12 @@ impl Default for Series {
 
 /// All that tells one from another.
 pub struct Properties {
-    /// The version's beginning, which also names the directory.
+    /// What it is called here, which also names the directory.
+    pub name: &'static str,
+    /// The version's beginning.
     pub version: &'static str,
+    /// The end of the names of Debian's metapackages for it.
+    pub kind: &'static str,
     /// Together they hold all of its packages, and no newer kernel's.
     pub suites: &'static [Suite],
     /// Whose compiler built it: its modules are built there.
@@ -39,24 +52,26 @@ pub struct Properties {
 }
 
 impl Series {
-    /// Every one.
-    pub fn all() -> Vec<Self> {
-        Self::value_variants().to_vec()
-    }
+    /// Those that all tests are run on unless something else is said.
+    pub const TESTED: [Self; 3] = [Self::V6_1, Self::V6_12, Self::V7];
 
     /// What is known about it.
     pub fn properties(self) -> Properties {
-        match self {
-            Self::V6_1 => {
-                Properties { version: "6.1", suites: BOOKWORM_SUITES, release: &BOOKWORM }
-            }
-            Self::V6_12 if TRIXIE.is_here() => {
-                Properties { version: "6.12", suites: TRIXIE_SUITES, release: &TRIXIE }
-            }
-            Self::V6_12 => {
-                Properties { version: "6.12", suites: BOOKWORM_BACKPORTS, release: &BOOKWORM }
-            }
-            Self::V7 => Properties { version: "7", suites: TRIXIE_BACKPORTS, release: &TRIXIE },
-        }
+        let bookworm = (BOOKWORM_SUITES, &BOOKWORM);
+        let between = if TRIXIE.is_here() {
+            (TRIXIE_SUITES, &TRIXIE)
+        } else {
+            (BOOKWORM_BACKPORTS, &BOOKWORM)
+        };
+        let newest = (TRIXIE_BACKPORTS, &TRIXIE);
+        let (name, version, kind, (suites, release)) = match self {
+            Self::V6_1 => ("6.1", "6.1", "amd64", bookworm),
+            Self::V6_12 => ("6.12", "6.12", "amd64", between),
+            Self::V7 => ("7", "7", "amd64", newest),
+            Self::V6_1Rt => ("6.1-rt", "6.1", "rt-amd64", bookworm),
+            Self::V6_12Rt => ("6.12-rt", "6.12", "rt-amd64", between),
+            Self::V7Rt => ("7-rt", "7", "rt-amd64", newest),
+        };
+        Properties { name, version, kind, suites, release }
     }
 }

@@ -35,7 +35,7 @@ pub fn main(args: Args) -> Result<u8> {
     let all = match args.options.kernel {
         Some(series) => vec![series],
         None if stays_here => vec![Series::default()],
-        None => Series::all(),
+        None => Series::TESTED.to_vec(),
     };
     let mut needs = vec![host::GUEST, host::SELFTESTS];
     needs.extend(all.iter().map(|series| series.properties().release.needs()));
@@ -46,7 +46,7 @@ pub fn main(args: Args) -> Result<u8> {
         let kernel = Kernel::provide(&Workspace::find()?, series)?;
         let programs = selftests::build(&Workspace::find()?, &kernel)?;
         for (name, share) in PROGRAMS {
-            let linux = format!("Linux {}: {name}", series.properties().version);
+            let linux = format!("Linux {}: {name}", series.properties().name);
             println!("\n== {linux}");
             let path = programs.iter().find(|path| path.ends_with(name));
             let mut words: Vec<_> = path.iter().map(|path| path.display().to_string()).collect();

@@ -155,6 +155,8 @@ static void access_is_never_less_than_asked_for(void)
 	struct registration *held[7];
 	struct btl btl;
 
+	/* A pin for reading may replace the page of zeroes: newer kernels tell of that. */
+	memset(memory, 1, LENGTH);
 	open_or_exit(&btl);
 	for (size_t n = 0; n < 7; n++) {
 		held[n] = get(&btl, memory, LENGTH, 0, asked[n]);

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use regcache::AddressRange;
 
 use super::operation::{How, named};
-use crate::memory::{huge_memfd, memfd};
+use crate::memory::{advise, huge_memfd, memfd};
 use crate::{attempt, raw};
 
 named! {
@@ -227,7 +227,7 @@ impl Arena {
         let range = self.range(page, pages);
         self.map_at(range.start(), page, pages);
         if self.kind == Kind::TransparentHuge {
-            raw!(SYS_madvise, range.start(), range.len(), libc::MADV_HUGEPAGE);
+            advise(range, libc::MADV_HUGEPAGE);
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use regcache_guest_tests::attempt;
+use regcache_guest_tests::memory::has_transparent_huge_pages;
 use regcache_guest_tests::truth::{Conditions, Knob};
 
 type Result<T = Conditions> = std::result::Result<T, String>;
@@ -15,6 +16,14 @@ pub fn two_nodes() -> Result {
     match Path::new("/sys/devices/system/node/node1").exists() {
         true => Ok(Box::new(())),
         false => Err("there is one memory node".to_owned()),
+    }
+}
+
+/// There are transparent huge pages; real-time kernels have none.
+pub fn huge_pages() -> Result {
+    match has_transparent_huge_pages() {
+        true => Ok(Box::new(())),
+        false => Err("this kernel has no transparent huge pages".to_owned()),
     }
 }
 

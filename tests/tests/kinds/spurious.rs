@@ -66,7 +66,8 @@ rows! {
 
     fork_of_anonymous: Row::of(ANONYMOUS).change(fork).spurious(PROTECTION_PAGE);
     fork_of_thp: Row::of(TRANSPARENT_HUGE)
-        .change(fork).spurious(PROTECTION_PAGE | CLEAR).sparing(CLEAR);
+        .change(fork).spurious(PROTECTION_PAGE | CLEAR).sparing(CLEAR)
+        .with_huge_pages_only(CLEAR);
     fork_of_hugetlb: Row::of(HUGETLB).change(fork).spurious(CLEAR);
     fork_of_shared: Row::of(SHARED).change(fork).spurious(NONE);
     // No copy-on-write: the child got copies of the pinned pages.
@@ -138,19 +139,19 @@ rows! {
         .with(swap).change(|m| m.advise(libc::MADV_PAGEOUT)).spurious(CLEAR);
 
     split_by_munmap: Row::of(BLOCK)
-        .watching(head).change(|m| unmap(far(m))).touching(touch_head).spurious(CLEAR);
+        .watching(head).change(|m| unmap(far(m))).touching(touch_head).spurious(CLEAR).with_huge_pages_only(CLEAR);
     split_by_mprotect: Row::of(BLOCK)
-        .watching(head).change(|m| mprotect(far(m))).spurious(CLEAR);
+        .watching(head).change(|m| mprotect(far(m))).spurious(CLEAR).with_huge_pages_only(CLEAR);
     split_by_madvise: Row::of(BLOCK)
         .watching(head)
         .change(|m| {
             raw!(SYS_madvise, far(m).start(), far(m).len(), libc::MADV_DONTFORK);
         })
-        .spurious(CLEAR);
+        .spurious(CLEAR).with_huge_pages_only(CLEAR);
     split_of_thp: Row::of(TRANSPARENT_HUGE)
-        .watching(head).change(|m| unmap(far(m))).touching(touch_head).spurious(CLEAR);
+        .watching(head).change(|m| unmap(far(m))).touching(touch_head).spurious(CLEAR).with_huge_pages_only(CLEAR);
     split_of_shared: Row::of(|| Memory::shared(512))
-        .watching(head).change(|m| unmap(far(m))).touching(touch_head).spurious(CLEAR);
+        .watching(head).change(|m| unmap(far(m))).touching(touch_head).spurious(CLEAR).with_huge_pages_only(CLEAR);
     // Not a whole block of 2 MiB, so it never was a huge page.
     split_of_a_small_mapping: Row::of(|| Memory::anonymous(511))
         .watching(head).change(|m| unmap(far(m))).touching(touch_head).spurious(NONE);

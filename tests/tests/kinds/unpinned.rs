@@ -8,7 +8,7 @@ use regcache_guest_tests::raw;
 use regcache_guest_tests::truth::Row;
 use ummunotify::Kinds;
 
-use super::machine::{probe_events, swap, two_nodes, uprobes};
+use super::machine::{huge_pages, probe_events, swap, two_nodes, uprobes};
 use super::{ANONYMOUS, BLOCK, MADV_COLLAPSE};
 
 const CLEAR: Kinds = Kinds::CLEAR;
@@ -29,7 +29,7 @@ rows! {
     .pinned_by_the_change().spurious(CLEAR);
 
     // The same as where the memory is pinned, so that those rows are not for nothing.
-    madv_collapse_of_unpinned: Row::of(BLOCK).unpinned()
+    madv_collapse_of_unpinned: Row::of(BLOCK).unpinned().with(huge_pages)
         .change(|m| {
             m.advise(libc::MADV_HUGEPAGE);
             m.advise(MADV_COLLAPSE);
