@@ -18,11 +18,7 @@
 #define MREMAP_DONTUNMAP	4
 #endif
 
-#ifndef MAP_HUGE_2MB
-#define MAP_HUGE_2MB		(21 << 26)
-#endif
-
-#define BLOCK		(2UL << 20)
+#define BLOCK		huge_page_size()
 
 /* A cell is so many units, which are changed as a whole. */
 #define CELL_UNITS	4U
@@ -198,7 +194,7 @@ static inline bool cell_map(const struct cell *c)
 	if (!(c->backing & FILES))
 		flags |= MAP_ANONYMOUS;
 	if (c->backing == HUGE)
-		flags |= MAP_HUGETLB | MAP_HUGE_2MB;
+		flags |= HUGE_FLAGS;
 	if (mmap(c->p, cell_bytes(c), PROT_READ | PROT_WRITE, flags, c->file,
 		 0) != c->p)
 		return false;

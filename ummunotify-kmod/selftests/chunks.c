@@ -79,7 +79,7 @@ static bool note_large(struct dev *d, const struct large *l, size_t from,
 /* Wherever in the range, and whether or not it begins or ends with a chunk. */
 TEST(a_change_anywhere_counts)
 {
-	static const struct { size_t from, to; } ranges[] = {
+	const struct { size_t from, to; } ranges[] = {
 		{ 0, 8 * CHUNK }, { 0, 8 * CHUNK + PAGE }, { 0, 9 * CHUNK },
 		{ PAGE, 12 * CHUNK }, { CHUNK - PAGE, 10 * CHUNK + PAGE },
 	};

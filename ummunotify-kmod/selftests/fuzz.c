@@ -37,7 +37,7 @@ static __u64 rnd(__u64 *state)
 /* A pointer where nothing can be read or written. */
 static void *bad_pointer(__u64 *s)
 {
-	static const __u64 where[] = {
+	const __u64 where[] = {
 		0, 1, ~0ULL, 1ULL << 47, 0xffff888000000000, 0xffffffff81000000,
 		(1ULL << 47) - PAGE, 1ULL << 63,
 	};

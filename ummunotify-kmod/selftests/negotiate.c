@@ -174,7 +174,7 @@ TEST(an_answer_that_cannot_be_written_grants_nothing)
 
 TEST(slots_fill_pages)
 {
-	static const struct {
+	const struct {
 		__u32 wanted, granted;
 	} cases[] = {
 		{ 1, SLOTS_PER_PAGE },

@@ -9,7 +9,7 @@
 #include <linux/mount.h>
 #include <linux/userfaultfd.h>
 
-#define BLOCK		(2UL << 20)
+#define BLOCK		huge_page_size()
 #define FEATURES	(FEATURE(FILTER) | FEATURE(KINDS) | FEATURE(VERIFY))
 #define PROTECTION	(KIND(PROTECTION_VMA) | KIND(PROTECTION_PAGE))
 

@@ -17,9 +17,31 @@
 #include <linux/ummunotify.h>
 
 #define DEVICE		"/dev/ummunotify"
-#define PAGE		4096UL
+#define PAGE		((unsigned long)sysconf(_SC_PAGESIZE))
 #define ALL_ONES	(~(__u64)0)
 #define ARRAY_LEN(a)	(sizeof(a) / sizeof((a)[0]))
+
+/* A huge page's size: 2 MiB where pages have 4 KiB, 32 MiB where they have 16. */
+static inline size_t huge_page_size(void)
+{
+	static size_t size;
+
+	if (!size) {
+		const char *path =
+			"/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+		FILE *file = fopen(path, "r");
+
+		/* Real-time kernels have no transparent ones, and do not tell. */
+		if (!file || fscanf(file, "%zu", &size) != 1)
+			size = PAGE * (PAGE / sizeof(__u64));
+		if (file)
+			fclose(file);
+	}
+	return size;
+}
+
+/* For mmap(): huge pages of that size. */
+#define HUGE_FLAGS	(MAP_HUGETLB | __builtin_ctzl(huge_page_size()) << 26)
 
 /* At most so many events come from one read(). */
 #define READ_MAX	(4096 / sizeof(struct ummunotify_event))

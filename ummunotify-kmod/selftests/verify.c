@@ -3,12 +3,8 @@
 #include "feature.h"
 
 #define COOKIE	4
-#define BLOCK	(2UL << 20)
+#define BLOCK	huge_page_size()
 #define FEATURES (FEATURE(VERIFY) | FEATURE(KINDS) | FEATURE(STATS))
-
-#ifndef MAP_HUGE_2MB
-#define MAP_HUGE_2MB (21 << 26)
-#endif
 
 static bool noted_init(struct dev *d, char *p, size_t len)
 {
@@ -127,7 +123,7 @@ TEST(fork_of_private_huge_pages_is_nothing)
 {
 	struct dev d;
 	char *p = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE |
-		       MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB, -1, 0);
+		       MAP_ANONYMOUS | HUGE_FLAGS, -1, 0);
 
 	if (p == MAP_FAILED)
 		SKIP("no huge pages");

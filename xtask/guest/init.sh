@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The guest's first program, in the initramfs: makes a root file system of the
-# host's own, which the guest may write to without the host noticing, mounts
+# host's own, or of another that is shared, which the guest may write to without the host noticing, mounts
 # all that a running system has, and goes on there with run.sh. What it prints
 # goes to the console's log.
 #
@@ -26,6 +26,10 @@ mount -t 9p -o "ro,$share" root /lower
 mount -t tmpfs -o mode=755 upper /upper
 mkdir /upper/data /upper/work
 mount -t overlay -o lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work overlay /root
+if [ -n "$SOURCES" ]; then
+	mkdir -p "/root$SOURCES"
+	mount -t 9p -o "ro,$share" sources "/root$SOURCES"
+fi
 mkdir -p "/root$TARGET"
 mount -t 9p -o "$share" target "/root$TARGET"
 

@@ -151,11 +151,11 @@ impl Apt {
         Ok(())
     }
 
-    /// Downloads into `directory` what a system lacks that is to have a package
+    /// Downloads into `directory` what a system lacks that is to have packages
     /// and has those that its dpkg lists in `status`; returns the files.
     pub fn download_missing(
         &self,
-        package: &str,
+        packages: &[&str],
         status: &Path,
         directory: &Path,
     ) -> Result<Vec<PathBuf>> {
@@ -164,7 +164,7 @@ impl Apt {
         install.arg("-o").arg(format!("Dir::State::status={}", status.display()));
         install.arg("-o").arg(format!("Dir::Cache::archives={}", directory.display()));
         install.args(["install", "-q", "-y", "--download-only", "--no-install-recommends"]);
-        install.arg(package).read()?;
+        install.args(packages).read()?;
         Self::packages_in(directory)
     }
 

@@ -24,8 +24,11 @@ pub struct Release {
     pub codename: &'static str,
     /// What it needs to build modules, beyond what every Debian has.
     pub packages: &'static [&'static str],
-    /// The same, where this machine runs this release.
+    /// What this machine needs to use it: where it runs this release, or for a tree that is made
+    /// on every machine.
     needs: &'static [Need],
+    /// Whether its tools are for other architectures, and come in a tree on every machine.
+    cross: bool,
 }
 
 /// Debian 12.
@@ -34,6 +37,7 @@ pub const BOOKWORM: Release = Release {
     codename: "bookworm",
     packages: &["make", "gcc-12", "libelf1", "sparse"],
     needs: host::MODULE_12,
+    cross: false,
 };
 
 /// Debian 13.
@@ -42,6 +46,7 @@ pub const TRIXIE: Release = Release {
     codename: "trixie",
     packages: &["make", "gcc-14", "libelf1t64", "libssl3t64", "pahole", "sparse"],
     needs: host::MODULE_13,
+    cross: false,
 };
 
 /// Debian 13 with compilers for each architecture that the module is compiled for.
@@ -50,6 +55,27 @@ pub const CROSS: Release = Release {
     codename: "trixie",
     packages: &["make", "gcc-14", "gcc-14-aarch64-linux-gnu", "libelf1t64", "libssl3t64", "perl"],
     needs: host::TREE,
+    cross: true,
+};
+
+/// Debian 13 with compilers of C and Rust programs for arm64.
+pub const CROSS_PROGRAMS: Release = Release {
+    name: "debian-13-arm64-tools",
+    codename: "trixie",
+    packages: &[
+        "make",
+        "gcc-14",
+        "gcc-14-aarch64-linux-gnu",
+        "libelf1t64",
+        "libssl3t64",
+        "perl",
+        "sparse",
+        "libc6-dev",
+        "rustc",
+        "cargo",
+    ],
+    needs: host::ARM64,
+    cross: true,
 };
 
 /// The same with the newest compilers, which the newest headers want.
@@ -58,16 +84,17 @@ pub const CROSS_NEWEST: Release = Release {
     codename: "sid",
     packages: &["make", "gcc", "gcc-aarch64-linux-gnu", "libelf1t64", "libssl3t64", "perl"],
     needs: host::TREE,
+    cross: true,
 };
 
 impl Release {
     /// Whether this machine runs it.
     pub fn is_here(&self) -> bool {
-        Distribution::here().is_debian(self.codename)
+        !self.cross && Distribution::here().is_debian(self.codename)
     }
 
     /// What this machine must have to build modules with the release's tools.
     pub fn needs(&self) -> &'static [Need] {
-        if self.is_here() { self.needs } else { host::TREE }
+        if self.cross || self.is_here() { self.needs } else { host::TREE }
     }
 }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::{self, Run, Sink};
 use crate::debug_kernel::DebugKernel;
+use crate::foreign::Foreign;
 use crate::host::resources;
 use crate::kernel::Kernel;
 use crate::link::End;
@@ -250,8 +251,13 @@ impl Guest {
         let initramfs = run.join("initramfs");
         initramfs::write(&initramfs, &self.kernel, &settings)?;
         let log = new_log(&self.kernel.directory.join("log"))?;
+        let foreign = self.kernel.foreign();
+        let root = foreign.map_or_else(|| PathBuf::from("/"), Foreign::root);
         let machine = Machine {
             memory: self.memory,
+            architecture: self.kernel.architecture,
+            root: &root,
+            sources: foreign.map(|_| self.workspace.root.as_path()),
             image: &self.kernel.image(),
             initramfs: &initramfs,
             console: &log,
@@ -293,7 +299,9 @@ impl Guest {
             quote(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?)
         };
         Ok(format!(
-            "NAME={name}\nTARGET={}\nRUN={}\nRELEASE={}\nMODULES={}\nRDMA={}\nINSERT={}\nSLOWDOWN={}\n",
+            "NAME={name}\nSOURCES={}\nTARGET={}\nRUN={}\nRELEASE={}\nMODULES={}\nRDMA={}\nINSERT={}\nSLOWDOWN={}\n",
+            // On a root of its own it lacks them.
+            self.kernel.foreign().map_or(Ok(String::new()), |_| path(&self.workspace.root))?,
             path(&self.workspace.target)?,
             path(run)?,
             self.kernel.release,

@@ -31,7 +31,10 @@ pub fn write(path: &Path, kernel: &Kernel, settings: &str) -> Result<()> {
     for directory in ["bin", "dev", "proc", "sys", "modules", "lower", "upper", "root"] {
         archive.add(directory, ModeFileType::Directory, 0o755, &[])?;
     }
-    let busybox = find::static_busybox().context("there is no static busybox in PATH")?;
+    let busybox = match kernel.foreign() {
+        Some(foreign) => foreign.root().join("usr/bin/busybox"),
+        None => find::static_busybox().context("there is no static busybox in PATH")?,
+    };
     let busybox =
         fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
     archive.add("bin/busybox", ModeFileType::Regular, 0o755, &busybox)?;

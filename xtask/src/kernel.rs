@@ -13,7 +13,9 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::apt::Apt;
+use crate::architecture::{AMD64, Architecture};
 use crate::command::Run;
+use crate::foreign::Foreign;
 use crate::series::{Properties, Series};
 use crate::tree::Tree;
 use crate::workspace::Workspace;
@@ -31,8 +33,20 @@ pub struct Kernel {
     pub directory: PathBuf,
     /// How many times as long everything may take on it.
     pub slowdown: u32,
-    /// Where its modules are built, if not on this machine.
-    tree: Option<Tree>,
+    /// What it runs on.
+    pub architecture: &'static Architecture,
+    /// Where its modules are built.
+    builder: Builder,
+}
+
+/// Where a kernel's modules are built.
+enum Builder {
+    /// On this machine.
+    Here,
+    /// In a tree, by the release's own compiler.
+    Tree(Tree),
+    /// In a tree, by a compiler for another architecture.
+    Foreign(Foreign),
 }
 
 impl Kernel {
@@ -44,10 +58,16 @@ impl Kernel {
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let _lock = lock(&directory)?;
-        let builder = properties.release;
-        let tree = (!builder.is_here()).then(|| Tree::provide(workspace, builder));
-        let mut kernel =
-            Self { release: String::new(), directory, slowdown: 1, tree: tree.transpose()? };
+        let architecture = properties.architecture;
+        let builder = if !architecture.is_here() {
+            Builder::Foreign(Foreign::provide(workspace, architecture)?)
+        } else if properties.release.is_here() {
+            Builder::Here
+        } else {
+            Builder::Tree(Tree::provide(workspace, properties.release)?)
+        };
+        let release = String::new();
+        let mut kernel = Self { release, directory, slowdown: 1, architecture, builder };
         // Written last, so it also says that the rest is complete.
         let marker = kernel.directory.join("release");
         if let Ok(release) = fs::read_to_string(&marker) {
@@ -55,8 +75,9 @@ impl Kernel {
             return Ok(kernel);
         }
         eprintln!("xtask: downloading and unpacking Linux {} ...", properties.name);
-        let apt = Apt::update(kernel.directory.join("apt"), properties.suites)?;
-        kernel.release = release(&apt, &properties)?;
+        let apt =
+            Apt::update_for(architecture.debian, kernel.directory.join("apt"), properties.suites)?;
+        kernel.release = newest(&apt, &properties)?;
         kernel.unpack(&apt, &properties)?;
         fs::write(&marker, &kernel.release)
             .with_context(|| format!("cannot write {}", marker.display()))?;
@@ -65,7 +86,8 @@ impl Kernel {
 
     /// One that was built on this machine, and put where an unpacked one is.
     pub fn built(release: &str, directory: PathBuf, slowdown: u32) -> Self {
-        Self { release: release.to_owned(), directory, slowdown, tree: None }
+        let (release, builder) = (release.to_owned(), Builder::Here);
+        Self { release, directory, slowdown, architecture: &AMD64, builder }
     }
 
     fn unpack(&self, apt: &Apt, properties: &Properties) -> Result<()> {
@@ -74,8 +96,18 @@ impl Kernel {
         if root.exists() {
             fs::remove_dir_all(&root)?;
         }
-        let packages = packages(apt, properties, release)?;
-        apt.unpack(&packages, &self.directory.join("packages"), &root)?;
+        let (tools, packages): (Vec<_>, Vec<_>) = packages(apt, properties, release)?
+            .into_iter()
+            .partition(|name| name.starts_with("linux-kbuild-"));
+        let downloads = self.directory.join("packages");
+        apt.unpack(&packages, &downloads, &root)?;
+        // Programs that run on this machine.
+        if self.architecture.is_here() {
+            apt.unpack(&tools, &downloads, &root)?;
+        } else {
+            Apt::update(self.directory.join("apt-here"), properties.suites)?
+                .unpack(&tools, &downloads, &root)?;
+        }
         let lib = root.join("lib");
         if !lib.exists() {
             // Newer packages leave this to the system that they are installed to.
@@ -110,15 +142,27 @@ impl Kernel {
 
     /// `make`, where modules can be built for this kernel.
     pub fn make(&self) -> Result<Command> {
-        match &self.tree {
-            Some(tree) => tree.command("make", &self.directory),
-            None => Ok(Command::new("make")),
+        match &self.builder {
+            Builder::Here => Ok(Command::new("make")),
+            Builder::Tree(tree) => tree.command("make", &self.directory),
+            Builder::Foreign(foreign) => foreign.make_modules(),
         }
     }
 
-    /// Where its modules are built, if not on this machine.
+    /// Where its modules are built, if that is a tree of its release.
     pub fn tree(&self) -> Option<&Tree> {
-        self.tree.as_ref()
+        match &self.builder {
+            Builder::Tree(tree) => Some(tree),
+            Builder::Here | Builder::Foreign(_) => None,
+        }
+    }
+
+    /// What builds its programs, if this machine cannot run them.
+    pub fn foreign(&self) -> Option<&Foreign> {
+        match &self.builder {
+            Builder::Foreign(foreign) => Some(foreign),
+            Builder::Here | Builder::Tree(_) => None,
+        }
     }
 
     /// What modules are built against.
@@ -154,7 +198,7 @@ pub fn lock(directory: &Path) -> Result<Flock<File>> {
 
 /// What `uname -r` will say, from the name of the package that the metapackage
 /// stands for.
-fn release(apt: &Apt, properties: &Properties) -> Result<String> {
+fn newest(apt: &Apt, properties: &Properties) -> Result<String> {
     let start = format!("linux-image-{}.", properties.version);
     let metapackage = format!("linux-image-{}", properties.kind);
     let packages = apt.depends(&metapackage)?;

@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
+use crate::architecture::Architecture;
 use crate::command::{Run, Sink, copy};
 use crate::host::resources;
 use crate::link::End;
@@ -21,12 +22,18 @@ use crate::link::End;
 pub struct Machine<'a> {
     /// Its memory, in MiB.
     pub memory: u32,
+    /// What it is.
+    pub architecture: &'a Architecture,
     /// The kernel to boot.
     pub image: &'a Path,
     /// The first file system.
     pub initramfs: &'a Path,
     /// Where the kernel's console goes.
     pub console: &'a Path,
+    /// What it sees as its root file system.
+    pub root: &'a Path,
+    /// The project's sources, if they are elsewhere.
+    pub sources: Option<&'a Path>,
     /// The directory that the guest may write to.
     pub writable: &'a Path,
     /// What its network device is connected to, if it has one.
@@ -64,17 +71,14 @@ impl Machine<'_> {
     }
 
     fn command(&self) -> Command {
-        let mut qemu = Command::new("qemu-system-x86_64");
+        let mut qemu = Command::new(self.architecture.qemu);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        if resources::kvm().is_ok() {
+        if self.architecture.is_here() && resources::kvm().is_ok() {
             // If it cannot be started after all, QEMU goes on to the next.
             qemu.args(["-accel", "kvm"]);
         }
-        qemu.args(["-accel", "tcg,thread=multi", "-machine", "q35", "-smp", "2,sockets=2"]);
-        // Without KVM, five levels of page tables are only slower than four, and string instructions
-        // that a processor makes fast go byte by byte: Linux 6.1 took 26 s to clear the pages of one
-        // compaction by `rep stosb`, which its watchdog reports. By eights it takes an eighth.
-        qemu.args(["-cpu", "max,la57=off,erms=off,fsrm=off"]);
+        qemu.args(["-accel", "tcg,thread=multi", "-smp", "2,sockets=2"]);
+        qemu.args(self.architecture.machine);
         // Two nodes of one CPU each, so that there is somewhere to migrate to.
         let node = self.memory.div_ceil(2);
         qemu.arg("-m").arg(format!("{}M", 2 * node));
@@ -83,7 +87,8 @@ impl Machine<'_> {
             qemu.arg("-numa").arg(format!("node,memdev=node{number},cpus={number}"));
         }
         qemu.arg("-kernel").arg(self.image).arg("-initrd").arg(self.initramfs);
-        qemu.args(["-append", CMDLINE]);
+        let Architecture { console, kernel, .. } = self.architecture;
+        qemu.arg("-append").arg(format!("console={console} {CMDLINE} {kernel}"));
         qemu.arg("-serial").arg(format!("file:{}", escape(self.console)));
         qemu.args(["-device", "virtio-serial-pci", "-device", "virtio-rng-pci"]);
         for port in ["stdout", "stderr"] {
@@ -93,9 +98,10 @@ impl Machine<'_> {
             qemu.arg("-chardev").arg(format!("file,id={port},path=/dev/{port}"));
             qemu.arg("-device").arg(format!("virtserialport,chardev={port},name={port}"));
         }
-        for (tag, path, mode) in
-            [("root", Path::new("/"), "readonly=on"), ("target", self.writable, "readonly=off")]
-        {
+        let mut shares =
+            vec![("root", self.root, "readonly=on"), ("target", self.writable, "readonly=off")];
+        shares.extend(self.sources.map(|sources| ("sources", sources, "readonly=on")));
+        for (tag, path, mode) in shares {
             let path = escape(path);
             qemu.arg("-fsdev").arg(format!(
                 "local,id={tag},path={path},security_model=none,multidevs=remap,{mode}"
@@ -125,7 +131,7 @@ impl Machine<'_> {
 /// `panic=-1` with QEMU's `-no-reboot` ends the machine at a panic. Warnings
 /// are printed from the start, the rest once the command runs: a serial
 /// console without KVM takes time.
-const CMDLINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic no_timer_check";
+const CMDLINE: &str = "loglevel=5 panic=-1 oops=panic";
 
 /// In an option of QEMU's, a comma is written twice.
 fn escape(path: &Path) -> String {

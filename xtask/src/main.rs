@@ -2,8 +2,10 @@
 //! this machine has no device, and tests and demonstrates everything there.
 
 mod apt;
+mod architecture;
 mod bench;
 mod bindings;
+mod builds;
 mod c_interface;
 mod command;
 mod comparisons;
@@ -13,6 +15,7 @@ mod debug;
 mod debug_kernel;
 mod demo;
 mod doctor;
+mod foreign;
 mod fuzz_truth;
 mod guest;
 mod hit_ratios;

@@ -139,7 +139,7 @@ fn check(package: &Path, series: Series) -> Result<u8> {
             words.extend([path(tree.root())?, path(&workspace.target)?, "sh".to_owned()]);
             let apt = Apt::update(directory.join(release.name), &[suite])?;
             let status = tree.root().join("var/lib/dpkg/status");
-            apt.download_missing("dkms", &status, &depends)?
+            apt.download_missing(&["dkms"], &status, &depends)?
         }
         None => {
             let apt = Apt::update(directory.join("apt"), &[suite])?;

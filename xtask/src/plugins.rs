@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::builds::Builds;
 use crate::c_interface;
 use crate::command::Run;
 use crate::workspace::Workspace;
@@ -14,15 +15,15 @@ pub const ALL: &[&str] = &["libfabric", "openmpi", "ucx"];
 
 /// Builds below the target directory and returns the programs, as the makefiles list them. What is
 /// for another version of its middleware than this machine has is left out.
-pub fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    c_interface::library(workspace)?;
+pub fn build(builds: &Builds) -> Result<Vec<PathBuf>> {
+    c_interface::library(builds)?;
     let mut programs = Vec::new();
     for plugin in ALL {
-        if unserved(workspace, plugin)?.is_some() {
+        if unserved(&builds.workspace, plugin)?.is_some() {
             continue;
         }
         let directory = format!("plugins/{plugin}");
-        let listed = c_interface::programs(workspace, &directory, "plugin-tests", "list-tests")?;
+        let listed = c_interface::programs(builds, &directory, "plugin-tests", "list-tests")?;
         programs.extend(listed);
     }
     Ok(programs)

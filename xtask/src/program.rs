@@ -1,15 +1,15 @@
 //! A program of the project, built and run here or where the device is.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::builds::Builds;
 use crate::command::Run;
 use crate::guest::{Guest, Job, Options};
 use crate::host::Need;
 use crate::kernel::Kernel;
-use crate::workspace::{Workspace, cargo};
+use crate::workspace::Workspace;
 use crate::{guest, host, module};
 
 /// A program to be run.
@@ -47,7 +47,8 @@ impl Program {
             series.properties().release.needs(),
         ])?;
         let rdma = self.rdma;
-        let job = self.build(&workspace)?;
+        let builds = Builds::provide(&workspace, series.properties().architecture)?;
+        let job = self.build(&builds)?;
         let kernel = Kernel::provide(&workspace, series)?;
         let modules = module::build(&workspace, &kernel)?;
         eprintln!("xtask: booting a guest ...");
@@ -58,17 +59,17 @@ impl Program {
     /// Builds it for release and runs it on this machine. Returns its exit status.
     pub fn run_here(self, workspace: &Workspace) -> Result<u8> {
         host::provide(&[host::WORKSPACE, self.needs])?;
-        self.build(workspace)?.run_here(&mut |_| ())?.status()
+        self.build(&Builds::here(workspace))?.run_here(&mut |_| ())?.status()
     }
 
-    fn build(self, workspace: &Workspace) -> Result<Job> {
-        let mut build = Command::new(cargo());
-        build.args(["build", "--release", "-p", self.package, "--bin", self.name]);
-        build.args(["--features", self.features]).current_dir(&workspace.root);
+    fn build(self, builds: &Builds) -> Result<Job> {
+        let mut build = builds.cargo("build")?;
+        build.args(["--release", "-p", self.package, "--bin", self.name]);
+        build.args(["--features", self.features]);
         build.run()?;
-        let program = workspace.target.join("release").join(self.name);
+        let program = builds.profile("release").join(self.name);
         let mut words = vec![program.to_string_lossy().into_owned()];
         words.extend(self.arguments);
-        Ok(Job { words, directory: workspace.root.clone() })
+        Ok(Job { words, directory: builds.workspace.root.clone() })
     }
 }

@@ -15,17 +15,20 @@ pub fn build(workspace: &Workspace, kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let out = kernel.directory.join("selftests");
     std::fs::create_dir_all(&out)?;
     let make = || {
-        let mut make = Command::new("make");
+        let mut make = match kernel.foreign() {
+            Some(foreign) => foreign.make()?,
+            None => Command::new("make"),
+        };
         make.arg("-s").arg("-C").arg(workspace.root.join("ummunotify-kmod/selftests"));
         make.arg(format!("OUT={}", out.display())).env_remove("MAKEFLAGS");
-        make
+        Ok::<_, anyhow::Error>(make)
     };
-    make().run()?;
-    let list = make().arg("list").read()?;
+    make()?.run()?;
+    let list = make()?.arg("list").read()?;
     // An absolute path stays what it is.
     let programs: Vec<_> = list.split_whitespace().map(|name| out.join(name)).collect();
     if programs.is_empty() {
-        bail!("`{}` lists no program", make().arg("list").line());
+        bail!("`{}` lists no program", make()?.arg("list").line());
     }
     Ok(programs)
 }

@@ -3,8 +3,10 @@
 use clap::ValueEnum;
 
 use crate::apt::Suite;
+use crate::architecture::{AMD64, ARM64, Architecture};
 use crate::debian::{
-    BOOKWORM, BOOKWORM_BACKPORTS, BOOKWORM_SUITES, Release, TRIXIE, TRIXIE_BACKPORTS, TRIXIE_SUITES,
+    BOOKWORM, BOOKWORM_BACKPORTS, BOOKWORM_SUITES, CROSS_PROGRAMS, Release, TRIXIE,
+    TRIXIE_BACKPORTS, TRIXIE_SUITES,
 };
 
 /// A kernel that a guest can have.
@@ -28,6 +30,12 @@ pub enum Series {
     /// The newest real-time kernel, as 7
     #[value(name = "7-rt")]
     V7Rt,
+    /// Debian 13's for arm64
+    #[value(name = "6.12-arm64")]
+    V6_12Arm64,
+    /// Debian 13's for arm64, with pages of 16 KiB
+    #[value(name = "6.12-arm64-16k")]
+    V6_12Arm64With16K,
 }
 
 impl Default for Series {
@@ -49,6 +57,8 @@ pub struct Properties {
     pub suites: &'static [Suite],
     /// Whose compiler built it: its modules are built there.
     pub release: &'static Release,
+    /// What it runs on.
+    pub architecture: &'static Architecture,
 }
 
 impl Series {
@@ -64,6 +74,7 @@ impl Series {
             (BOOKWORM_BACKPORTS, &BOOKWORM)
         };
         let newest = (TRIXIE_BACKPORTS, &TRIXIE);
+        let arm64 = (TRIXIE_SUITES, &CROSS_PROGRAMS);
         let (name, version, kind, (suites, release)) = match self {
             Self::V6_1 => ("6.1", "6.1", "amd64", bookworm),
             Self::V6_12 => ("6.12", "6.12", "amd64", between),
@@ -71,7 +82,10 @@ impl Series {
             Self::V6_1Rt => ("6.1-rt", "6.1", "rt-amd64", bookworm),
             Self::V6_12Rt => ("6.12-rt", "6.12", "rt-amd64", between),
             Self::V7Rt => ("7-rt", "7", "rt-amd64", newest),
+            Self::V6_12Arm64 => ("6.12-arm64", "6.12", "arm64", arm64),
+            Self::V6_12Arm64With16K => ("6.12-arm64-16k", "6.12", "arm64-16k", arm64),
         };
-        Properties { name, version, kind, suites, release }
+        let architecture = if kind.starts_with("arm64") { &ARM64 } else { &AMD64 };
+        Properties { name, version, kind, suites, release, architecture }
     }
 }

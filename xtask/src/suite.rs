@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::builds::Builds;
 use crate::c_interface;
 use crate::command::Run;
 use crate::guest::quote;
@@ -56,14 +57,14 @@ pub fn c_programs(workspace: &Workspace, kernel: &Kernel, filter: &str) -> Resul
 }
 
 /// The C tests of the cache's C interface that need a device and whose names contain `filter`.
-pub fn c_interface_programs(workspace: &Workspace, filter: Option<&str>) -> Result<Vec<Program>> {
-    let programs = c_interface::build(workspace)?.into_iter().map(Program::at);
+pub fn c_interface_programs(builds: &Builds, filter: Option<&str>) -> Result<Vec<Program>> {
+    let programs = c_interface::build(builds)?.into_iter().map(Program::at);
     Ok(programs.filter(|program| program.name.contains(filter.unwrap_or_default())).collect())
 }
 
 /// The tests of the plug-ins whose names contain `filter`.
 pub fn plugin_programs(workspace: &Workspace, filter: Option<&str>) -> Result<Vec<Program>> {
-    let programs = plugins::build(workspace)?.into_iter().map(Program::at);
+    let programs = plugins::build(&Builds::here(workspace))?.into_iter().map(Program::at);
     Ok(programs.filter(|program| program.name.contains(filter.unwrap_or_default())).collect())
 }
 

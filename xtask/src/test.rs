@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::architecture::Architecture;
+use crate::builds::Builds;
 use crate::command::{self, Run};
 use crate::guest::{self, Guest, Job, Options};
 use crate::host::{Need, resources};
@@ -161,17 +163,52 @@ impl Tests {
     }
 
     fn guests(&mut self, all: &[Series]) {
-        if all.is_empty() {
-            return;
+        for architecture in Architecture::ALL {
+            let is_of = |series: &Series| series.properties().architecture == architecture;
+            let of: Vec<_> = all.iter().copied().filter(is_of).collect();
+            if of.is_empty() {
+                continue;
+            }
+            match Builds::provide(&self.workspace, architecture) {
+                Ok(builds) => self.guests_of(&builds, &of),
+                Err(error) => {
+                    println!("{error:#}");
+                    self.tally.check("what builds the guest's tests", false);
+                }
+            }
         }
+    }
+
+    fn guests_of(&mut self, builds: &Builds, all: &[Series]) {
         let rust = self.step("guest tests' build", |tests| {
-            suite::rust_programs(tests.cargo(&["test", "--no-run"]), tests.args.filter.as_deref())
+            let mut cargo = builds.cargo("test")?;
+            cargo.arg("--no-run");
+            suite::rust_programs(cargo, tests.args.filter.as_deref())
         });
         let mut everywhere = rust.unwrap_or_default();
         let c = self.step("C interface's build", |tests| {
-            suite::c_interface_programs(&tests.workspace, tests.args.filter.as_deref())
+            suite::c_interface_programs(builds, tests.args.filter.as_deref())
         });
         everywhere.extend(c.unwrap_or_default());
+        let mut plugins = if builds.is_here() { self.plugins() } else { Vec::new() };
+        for series in all {
+            let linux = format!("Linux {}", series.properties().name);
+            let before = mem::take(&mut self.tally);
+            let mut programs = everywhere.clone();
+            // What middleware is told does not depend on the kernel: once is enough.
+            programs.append(&mut plugins);
+            if let Err(error) = self.guest(*series, &linux, &programs) {
+                println!("{error:#}");
+                self.tally.check(&format!("{linux}: {error}"), false);
+            }
+            println!("\n== {linux}: {}", self.tally);
+            let tally = mem::replace(&mut self.tally, before);
+            self.tally.append(tally);
+        }
+    }
+
+    /// The tests of the plug-ins and of other crates' protection domains.
+    fn plugins(&mut self) -> Vec<Program> {
         let plugins = self.step("plug-ins' build", |tests| {
             suite::plugin_programs(&tests.workspace, tests.args.filter.as_deref())
         });
@@ -190,20 +227,7 @@ impl Tests {
                 plugins.extend(built.unwrap_or_default());
             }
         }
-        for series in all {
-            let linux = format!("Linux {}", series.properties().name);
-            let before = mem::take(&mut self.tally);
-            let mut programs = everywhere.clone();
-            // What middleware is told does not depend on the kernel: once is enough.
-            programs.append(&mut plugins);
-            if let Err(error) = self.guest(*series, &linux, &programs) {
-                println!("{error:#}");
-                self.tally.check(&format!("{linux}: {error}"), false);
-            }
-            println!("\n== {linux}: {}", self.tally);
-            let tally = mem::replace(&mut self.tally, before);
-            self.tally.append(tally);
-        }
+        plugins
     }
 
     fn guest(&mut self, series: Series, linux: &str, everywhere: &[Program]) -> Result<()> {

@@ -24,10 +24,14 @@ pub struct Tree {
 /// however it ends. A path is the same within the tree and outside.
 const ENTER: &str = r#"
 set -e
-root="$1" shared="$2" user="$3"
-shift 3
-mkdir -p "$root$shared"
-mount --bind "$shared" "$root$shared"
+root="$1" user="$2"
+shift 2
+while [ "$1" != -- ]; do
+	mkdir -p "$root$1"
+	mount --bind "$1" "$root$1"
+	shift
+done
+shift
 for directory in /dev /proc; do
 	mount --rbind "$directory" "$root$directory"
 done
@@ -77,10 +81,22 @@ impl Tree {
     /// A command that runs in the tree as the present user, and sees `shared`
     /// of this machine.
     pub fn command(&self, program: &str, shared: &Path) -> Result<Command> {
+        self.command_with(program, &[shared])
+    }
+
+    /// The same with several shared directories, of which one may hold another that follows.
+    pub fn command_with(&self, program: &str, shared: &[&Path]) -> Result<Command> {
         let mut command = as_root("unshare")?;
         let user = format!("+{}:+{}", nix::unistd::getuid(), nix::unistd::getgid());
         command.args(["--mount", "sh", "-c", ENTER, "enter"]);
-        command.arg(&self.root).arg(shared).arg(user).arg(program);
+        command.arg(&self.root).arg(user).args(shared).arg("--").arg(program);
         Ok(command)
+    }
+
+    /// Copies a directory of this machine's to a place in the tree.
+    pub fn copy_in(&self, directory: &Path, place: &Path) -> Result<()> {
+        let mut path = self.root.as_os_str().to_owned();
+        path.push(place);
+        as_root("cp")?.arg("-rT").arg(directory).arg(path).run()
     }
 }

@@ -48,6 +48,14 @@ pub const TREE: &[Need] = &[
     need(Program("zstd"), "unpacks newer kernels", "zstd"),
 ];
 
+/// To boot guests of arm64, and to build for them.
+pub const ARM64: &[Need] = &[
+    need(Program("qemu-system-aarch64"), "boots the guest", "qemu-system-arm"),
+    need(Program("debootstrap"), "makes a Debian with cross-compilers", "debootstrap"),
+    need(Program("unshare"), "keeps that Debian's mounts to itself", "util-linux"),
+    need(Program("zstd"), "unpacks newer kernels", "zstd"),
+];
+
 /// To change files beneath registrations, on the file systems that people have.
 pub const FILE_SYSTEMS: &[Need] = &[
     need(Program("mkfs.ext4"), "makes a file system for the tests of files", "e2fsprogs"),
