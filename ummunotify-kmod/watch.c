@@ -285,6 +285,16 @@ static long do_batch(struct umn_file *file, void __user *arg, size_t entry_size,
 				copy_from_user(entries, u64_to_user_ptr(from),
 					       n * entry_size), entry_size);
 		}
+		/*
+		 * Where a page is missing, arm64 gives up a whole block of
+		 * its copy, in which there may be entries that are readable.
+		 */
+		if (in_chunk >= readable &&
+		    !copy_from_user(entries + in_chunk * entry_size,
+				    u64_to_user_ptr(batch.entries +
+						    (u64)batch.done * entry_size),
+				    entry_size))
+			readable = in_chunk + 1;
 		ret = in_chunk < readable ? 0 : -EFAULT;
 		if (ret)
 			break;

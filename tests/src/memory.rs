@@ -61,6 +61,11 @@ pub fn has_transparent_huge_pages() -> bool {
     Path::new("/sys/kernel/mm/transparent_hugepage").exists()
 }
 
+/// The size of a huge page, transparent or of the pool, that fills a table of small pages.
+pub fn huge_page_size() -> usize {
+    page_size() * page_size() / size_of::<u64>()
+}
+
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
@@ -89,20 +94,20 @@ impl Memory {
         memory
     }
 
-    /// One transparent huge page of 2 MiB, if the kernel gives one.
+    /// One transparent huge page, if the kernel gives one.
     pub fn transparent_huge() -> Memory {
-        const HUGE: usize = 2 << 20;
-        let room = Memory::map(2 * HUGE, ANONYMOUS, None);
-        let start = room.range.start().next_multiple_of(HUGE);
-        let memory = Memory { range: AddressRange::new(start, HUGE).unwrap(), file: None };
+        let huge = huge_page_size();
+        let room = Memory::map(2 * huge, ANONYMOUS, None);
+        let start = room.range.start().next_multiple_of(huge);
+        let memory = Memory { range: AddressRange::new(start, huge).unwrap(), file: None };
         memory.advise(libc::MADV_HUGEPAGE);
         memory.fill(1);
         memory
     }
 
-    /// Private huge pages of 2 MiB from the pool.
+    /// Private huge pages from the pool.
     pub fn hugetlb(count: usize) -> Memory {
-        let memory = Memory::map(count * (2 << 20), ANONYMOUS | libc::MAP_HUGETLB, None);
+        let memory = Memory::map(count * huge_page_size(), ANONYMOUS | libc::MAP_HUGETLB, None);
         memory.fill(1);
         memory
     }
@@ -122,9 +127,9 @@ impl Memory {
         Memory::map(pages * page_size(), libc::MAP_SHARED, Some(file))
     }
 
-    /// Huge pages of 2 MiB from the pool, as a memfd, mapped shared.
+    /// Huge pages from the pool, as a memfd, mapped shared.
     pub fn shared_hugetlb(count: usize) -> Memory {
-        let bytes = count * (2 << 20);
+        let bytes = count * huge_page_size();
         let file = huge_memfd();
         file.set_len(bytes as u64).expect("ftruncate");
         let memory = Memory::map(bytes, libc::MAP_SHARED, Some(file));
@@ -134,9 +139,15 @@ impl Memory {
 
     /// A page of machine code that does nothing, in a memfd, mapped private and read-only.
     pub fn code() -> Memory {
-        const NOP: u8 = 0x90;
+        const NOP: &[u8] = if cfg!(target_arch = "x86_64") {
+            &[0x90]
+        } else if cfg!(target_arch = "aarch64") {
+            &[0x1f, 0x20, 0x03, 0xd5]
+        } else {
+            panic!("its code is not known here")
+        };
         let file = memfd();
-        file.write_all_at(&vec![NOP; page_size()], 0).expect("fill a memfd");
+        file.write_all_at(&NOP.repeat(page_size() / NOP.len()), 0).expect("fill a memfd");
         let memory = Memory::map(page_size(), libc::MAP_PRIVATE, Some(file));
         let prot = libc::PROT_READ | libc::PROT_EXEC;
         raw!(SYS_mprotect, memory.range.start(), memory.range.len(), prot);
@@ -226,10 +237,10 @@ fn new_memfd(flags: u32) -> File {
 }
 
 /// An address where the kernel places nothing unasked: what a test unmaps stays unmapped, whatever
-/// other threads do, and no two memories share a block of 2 MiB.
+/// other threads do, and no two memories share a huge page's block.
 fn lonely_address(bytes: usize) -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(64 << 30);
-    NEXT.fetch_add(bytes.next_multiple_of(2 << 20), Ordering::Relaxed)
+    NEXT.fetch_add(bytes.next_multiple_of(huge_page_size()), Ordering::Relaxed)
 }
 
 /// Runs `body` in a forked child and waits for it; panics unless the child finished well.

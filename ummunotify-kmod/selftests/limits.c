@@ -258,7 +258,10 @@ TEST(max_slots_is_a_limit)
 	PARAM(none);
 
 	{
-		LIMIT(max, "max_slots", "600");
+		char slots[16];
+
+		snprintf(slots, sizeof(slots), "%zu", SLOTS_PER_PAGE + 88);
+		LIMIT(max, "max_slots", slots);
 		n = (struct ummunotify_negotiate){ sizeof(n), FEATURE(GENSLOT),
 						   100000, 0, 0, 0 };
 		ASSERT(dev_open(&d));
@@ -284,11 +287,14 @@ TEST(max_user_slots_is_a_limit)
 {
 	struct ummunotify_negotiate n;
 	struct dev first, second;
+	char slots[16];
 	int i;
 
-	LIMIT(max, "max_user_slots", "1024");
+	snprintf(slots, sizeof(slots), "%zu", 2 * SLOTS_PER_PAGE);
+	LIMIT(max, "max_user_slots", slots);
 	for (i = 0; i < 3; i++) {
-		ASSERT(dev_open_with(&first, FEATURE(GENSLOT), 600));
+		ASSERT(dev_open_with(&first, FEATURE(GENSLOT),
+				     SLOTS_PER_PAGE + 88));
 		ASSERT(dev_open(&second));
 		n = (struct ummunotify_negotiate){ sizeof(n), FEATURE(GENSLOT),
 						   1, 0, 0, 0 };
@@ -398,10 +404,10 @@ static void statistics(__u32 features)
 	char *p = area(4);
 
 	ASSERT(dev_open_with(&d, features | FEATURE(VERIFY) | FEATURE(GENSLOT),
-			     600));
+			     SLOTS_PER_PAGE + 88));
 	EXPECT_EQ(fdinfo(d.fd, "features"),
 		  features | FEATURE(VERIFY) | FEATURE(GENSLOT));
-	EXPECT_EQ(fdinfo(d.fd, "slots"), 1024);
+	EXPECT_EQ(fdinfo(d.fd, "slots"), 2 * SLOTS_PER_PAGE);
 	expect_stats(&d, &want, mapped);
 	ASSERT_EQ(watch(d.fd, p, PAGE, 1), 0);
 	ASSERT_EQ(watch(d.fd, p, 2 * PAGE, 2), 0);

@@ -280,7 +280,7 @@ static struct {
 
 static void *racer(void *arg)
 {
-	struct ummunotify_negotiate n = want(ALL_FEATURES, 600);
+	struct ummunotify_negotiate n = want(ALL_FEATURES, SLOTS_PER_PAGE + 88);
 	long ret;
 
 	(void)arg;

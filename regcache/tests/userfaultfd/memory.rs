@@ -124,6 +124,9 @@ impl Memory {
 /// Addresses where the kernel places nothing unasked, so that nobody else takes what a test frees.
 pub fn lonely_range(bytes: usize) -> AddressRange {
     static NEXT: AtomicUsize = AtomicUsize::new(64 << 30);
-    let start = NEXT.fetch_add((bytes + 1).next_multiple_of(2 << 20), Ordering::Relaxed);
+    let start = NEXT.fetch_add(
+        (bytes + 1).next_multiple_of(page_size() * page_size() / size_of::<u64>()),
+        Ordering::Relaxed,
+    );
     AddressRange::new(start, bytes).unwrap()
 }

@@ -82,10 +82,10 @@ fn a_library_s_data() {
 
 #[test]
 fn huge_pages_of_the_pool() {
-    const HUGE: usize = 2 << 20;
-    let range = lonely_range(HUGE);
+    let huge = page_size() * page_size() / size_of::<u64>();
+    let range = lonely_range(huge);
     let flags = (ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_FIXED_NOREPLACE) as usize;
-    let args = [range.start(), HUGE, RW as usize, flags, usize::MAX, 0];
+    let args = [range.start(), huge, RW as usize, flags, usize::MAX, 0];
     if let Err(error) = try_raw(libc::SYS_mmap, &args) {
         return skip(&format!("a huge page (vm.nr_hugepages): {error}"));
     }

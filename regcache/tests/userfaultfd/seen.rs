@@ -142,17 +142,17 @@ fn free() {
 
 #[test]
 fn huge_pages() {
-    const HUGE: usize = 2 << 20;
+    let huge = page_size() * page_size() / size_of::<u64>();
     row(Pin::Lost, |memory| {
         // A part of a huge page, which may have been one while it was pinned.
-        let block = Memory::map(HUGE, ANONYMOUS, None);
+        let block = Memory::map(huge, ANONYMOUS, None);
         let _ = block.try_advise(libc::MADV_HUGEPAGE);
         block.fill();
         memory.map_at(ANONYMOUS | libc::MAP_FIXED);
     });
     let Some(cache) = cache() else { return };
-    let block = Memory::map(HUGE, ANONYMOUS, None);
-    assert_eq!(block.range.start() % HUGE, 0);
+    let block = Memory::map(huge, ANONYMOUS, None);
+    assert_eq!(block.range.start() % huge, 0);
     let _ = block.try_advise(libc::MADV_HUGEPAGE);
     block.fill();
     let part = block.pages(3, 5);

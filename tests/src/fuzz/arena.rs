@@ -7,10 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use regcache::AddressRange;
+use regcache::{AddressRange, page_size};
 
 use super::operation::{How, named};
-use crate::memory::{advise, huge_memfd, memfd};
+use crate::memory::{advise, huge_memfd, huge_page_size, memfd};
 use crate::{attempt, raw};
 
 named! {
@@ -35,16 +35,15 @@ named! {
     }
 }
 
-/// The size of a page; everything here is for x86-64.
-pub const PAGE: usize = 4096;
-const HUGE_PAGE: usize = 2 << 20;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 impl Kind {
     /// How large an arena of this kind is.
     pub fn pages(self) -> usize {
         match self {
-            Kind::TransparentHuge | Kind::Hugetlb | Kind::SharedHugetlb => 2 * HUGE_PAGE / PAGE,
+            Kind::TransparentHuge | Kind::Hugetlb | Kind::SharedHugetlb => {
+                2 * huge_page_size() / page_size()
+            }
             Kind::SystemV => 16,
             _ => 32,
         }
@@ -116,12 +115,12 @@ impl Arena {
     /// Maps the `number`th arena; nothing if this machine has no such memory.
     pub fn new(kind: Kind, number: usize) -> Option<Arena> {
         // Where the kernel places nothing unasked.
-        let base = (64 << 30) + number * (64 << 20);
+        let base = (64 << 30) + number * 32 * huge_page_size();
         let (base, scratch) = match kind {
-            Kind::Brk => (end_of_heap(kind.pages() * PAGE), base),
-            _ => (base, base + (32 << 20)),
+            Kind::Brk => (end_of_heap(kind.pages() * page_size()), base),
+            _ => (base, base + 16 * huge_page_size()),
         };
-        let bytes = kind.pages() * PAGE;
+        let bytes = kind.pages() * page_size();
         let file = match kind {
             Kind::Shared | Kind::PrivateFile => Some(memfd()),
             Kind::SharedHugetlb => Some(huge_memfd()),
@@ -149,7 +148,8 @@ impl Arena {
 
     /// Some pages of it.
     pub fn range(&self, page: usize, pages: usize) -> AddressRange {
-        AddressRange::new(self.base + page * PAGE, pages * PAGE).expect("a range of an arena")
+        AddressRange::new(self.base + page * page_size(), pages * page_size())
+            .expect("a range of an arena")
     }
 
     /// The whole.
@@ -160,7 +160,7 @@ impl Arena {
     /// The bytes that a lookup asks for. They never hold one page of a file twice: what the oracle
     /// writes there must stay.
     pub fn request(&self, at: usize, len: usize) -> AddressRange {
-        let limit = self.limit(at / PAGE) * PAGE;
+        let limit = self.limit(at / page_size()) * page_size();
         let at = at.min(limit - 1);
         AddressRange::new(self.base + at, len.clamp(1, limit - at)).expect("a range of an arena")
     }
@@ -170,9 +170,9 @@ impl Arena {
         let page = page.min(self.kind.pages() - 1);
         let end = (page + pages.max(1)).min(self.limit(page));
         if self.kind.is_hugetlb() {
-            const EACH: usize = HUGE_PAGE / PAGE;
-            let page = page / EACH * EACH;
-            return (page, end.next_multiple_of(EACH) - page);
+            let each = huge_page_size() / page_size();
+            let page = page / each * each;
+            return (page, end.next_multiple_of(each) - page);
         }
         (page, end - page)
     }
@@ -185,7 +185,7 @@ impl Arena {
 
     /// The page of an address.
     pub fn page_of(&self, addr: usize) -> usize {
-        (addr - self.base) / PAGE
+        (addr - self.base) / page_size()
     }
 
     /// The file behind it.
@@ -195,13 +195,13 @@ impl Arena {
 
     /// How large that is.
     pub fn file_bytes(&self) -> usize {
-        let bytes = self.kind.pages() * PAGE;
+        let bytes = self.kind.pages() * page_size();
         if self.kind == Kind::Shared { bytes / 2 } else { bytes }
     }
 
     /// Where in the file a page lies.
     pub fn offset(&self, page: usize) -> usize {
-        page * PAGE % self.file_bytes()
+        page * page_size() % self.file_bytes()
     }
 
     /// How it is mapped. Huge pages are not reserved, since Linux 6.12 loses count of those that are
@@ -233,7 +233,7 @@ impl Arena {
 
     /// Maps what belongs at these pages somewhere.
     pub fn map_at(&self, addr: usize, page: usize, pages: usize) {
-        let (len, flags) = (pages * PAGE, self.flags() | libc::MAP_FIXED);
+        let (len, flags) = (pages * page_size(), self.flags() | libc::MAP_FIXED);
         let map = || attempt!(SYS_mmap, addr, len, RW, flags, self.fd(), self.offset(page));
         if self.kind.is_hugetlb() {
             assert!(until(|| map().is_ok()), "no huge page to map: {}", huge_pages());
@@ -251,7 +251,7 @@ impl Arena {
 
     /// A new segment in the place of what there is. It goes when it is not attached any more.
     pub fn attach_new(&self, state: &mut State) {
-        let bytes = self.kind.pages() * PAGE;
+        let bytes = self.kind.pages() * page_size();
         let id = raw!(SYS_shmget, libc::IPC_PRIVATE, bytes, libc::IPC_CREAT | 0o600);
         raw!(SYS_shmat, id, self.base, libc::SHM_REMAP);
         // The second attachment keeps it alive while the first is away.
@@ -296,10 +296,10 @@ fn end_of_heap(bytes: usize) -> usize {
     // SAFETY: more heap is asked for, and nothing that is in use given back. The library's own
     // functions, since it remembers where the heap ends.
     unsafe {
-        let start = (libc::sbrk(0) as usize).next_multiple_of(PAGE) + PAGE;
+        let start = (libc::sbrk(0) as usize).next_multiple_of(page_size()) + page_size();
         assert_eq!(libc::brk((start + bytes) as *mut _), 0, "brk");
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
-        raw!(SYS_mmap, start + bytes + PAGE, PAGE, libc::PROT_NONE, flags, -1, 0);
+        raw!(SYS_mmap, start + bytes + page_size(), page_size(), libc::PROT_NONE, flags, -1, 0);
         start
     }
 }

@@ -5,7 +5,9 @@ use std::fs;
 
 use io_uring::{IoUring, opcode};
 
-use super::arena::{Arena, PAGE, State, huge_pages};
+use regcache::page_size;
+
+use super::arena::{Arena, State, huge_pages};
 use super::helper::{Helper, Order};
 use super::operation::How;
 use crate::{attempt, raw};
@@ -98,8 +100,8 @@ pub fn change(
             }
         }
         How::MremapShrink => {
-            let shrunk = attempt!(SYS_mremap, addr, len, PAGE, 0).is_ok();
-            if pages > 1 && !(shrunk && attempt!(SYS_mremap, addr, PAGE, len, 0).is_ok()) {
+            let shrunk = attempt!(SYS_mremap, addr, len, page_size(), 0).is_ok();
+            if pages > 1 && !(shrunk && attempt!(SYS_mremap, addr, page_size(), len, 0).is_ok()) {
                 arena.map(page + 1, pages - 1);
             }
         }
@@ -197,7 +199,7 @@ fn exchange(arena: &Arena, page: usize, pages: usize) {
         return;
     }
     let (a, b) = (arena.range(page, half).start(), arena.range(page + half, half).start());
-    let len = half * PAGE;
+    let len = half * page_size();
     let go = |from: usize, to: usize| attempt!(SYS_mremap, from, len, len, MOVE, to).is_ok();
     // A range of several mappings may not be movable, and then is mapped anew.
     let away = go(a, arena.scratch);
@@ -261,7 +263,7 @@ fn move_pages(arena: &Arena, page: usize, pages: usize) {
     const MOST: usize = 16;
     let count = pages.min(MOST);
     let addresses: [usize; MOST] =
-        std::array::from_fn(|n| arena.range(page, 1).start() + n.min(count - 1) * PAGE);
+        std::array::from_fn(|n| arena.range(page, 1).start() + n.min(count - 1) * page_size());
     let nodes = [(arena.epoch() >> 1 & 1) as i32; MOST];
     let mut status = [0_i32; MOST];
     let (addresses, nodes) = (addresses.as_ptr(), nodes.as_ptr());

@@ -38,7 +38,7 @@ impl Child {
                 all && refused
             });
             // It must not keep the parent's files open: others wait for their ends.
-            let _ = attempt!(SYS_dup2, wait, 0);
+            let _ = attempt!(SYS_dup3, wait, 0, 0);
             let _ = attempt!(SYS_close_range, 1, u32::MAX, 0);
             let _ = attempt!(SYS_read, 0, [0_u8; 1].as_mut_ptr(), 1);
             // SAFETY: _exit(2) runs no code of this process any more.

@@ -1,5 +1,7 @@
 //! Makes a program from a seed: the same one from the same seed, everywhere.
 
+use regcache::page_size;
+
 use super::arena::Kind;
 use super::operation::{How, Operation};
 use super::program::{CHILDREN, CacheKind, HOLDS, Pins, Program};
@@ -128,8 +130,7 @@ impl Generator {
 
     /// Bytes of an arena: often the last ones again, or a part of them, or their neighbours.
     fn range(&mut self, arena: usize) -> (usize, usize) {
-        const PAGE: usize = 4096;
-        let bytes = ARENAS[arena].0.pages() * PAGE;
+        let bytes = ARENAS[arena].0.pages() * page_size();
         let random = &mut self.random;
         let (hot_at, hot_len) = self.hot[arena];
         let (at, len) = match random.below(20) {
@@ -139,25 +140,27 @@ impl Generator {
                 (hot_at + skip, 1 + random.below(hot_len - skip))
             }
             // What lies before, overlaps the end, or comes after.
-            12 => (hot_at.saturating_sub(PAGE), PAGE + 1),
+            12 => (hot_at.saturating_sub(page_size()), page_size() + 1),
             13 => (hot_at + hot_len / 2, hot_len),
             14 => (hot_at + hot_len, hot_len),
             // Across the border of two pages.
-            15 => ((1 + random.below(bytes / PAGE - 1)) * PAGE - 8, 16),
-            16..19 => (random.below(bytes / PAGE) * PAGE, (1 + random.below(4)) * PAGE),
-            _ => (random.below(bytes), 1 + random.below(12 * PAGE)),
+            15 => ((1 + random.below(bytes / page_size() - 1)) * page_size() - 8, 16),
+            16..19 => (
+                random.below(bytes / page_size()) * page_size(),
+                (1 + random.below(4)) * page_size(),
+            ),
+            _ => (random.below(bytes), 1 + random.below(12 * page_size())),
         };
         let at = at.min(bytes - 1);
         let len = len.clamp(1, bytes - at);
         // Now and then all of what is not too large.
         let (at, len) =
-            if bytes <= 32 * PAGE && random.below(40) == 0 { (0, bytes) } else { (at, len) };
+            if bytes <= 32 * page_size() && random.below(40) == 0 { (0, bytes) } else { (at, len) };
         self.hot[arena] = (at, len);
         (at, len)
     }
 
     fn change(&mut self, lane: usize) -> Operation {
-        const PAGE: usize = 4096;
         let arena = self.arena(lane);
         let kind = ARENAS[arena].0;
         let all: Vec<_> = How::ALL
@@ -168,7 +171,7 @@ impl Generator {
         let how = *self.random.pick(&all);
         let random = &mut self.random;
         let (at, len) = self.hot[arena];
-        let (first, last) = (at / PAGE, (at + len - 1) / PAGE);
+        let (first, last) = (at / page_size(), (at + len - 1) / page_size());
         let (page, pages) = match random.below(8) {
             0..3 => (first, last - first + 1),
             3..6 => (first + random.below(last - first + 1), 1),

@@ -16,9 +16,8 @@ use regcache::monitor::{Cookie, Invalid, Manual, Monitor, MonitorError, Ummunoti
 use regcache::registrar::{IoUring, IoUringRegion, Keys, Registrar};
 #[cfg(feature = "guest")]
 use regcache::registrar::{Verbs, VerbsRegion};
-use regcache::{Access, AddressRange, Cache, Guard};
+use regcache::{Access, AddressRange, Cache, Guard, page_size};
 
-use super::arena::PAGE;
 use super::generate::Random;
 use crate::raw;
 
@@ -211,7 +210,7 @@ impl Pagemap {
         const PRESENT: u64 = 1 << 63;
         const FRAME: u64 = (1 << 55) - 1;
 
-        let (first, end) = (range.start() / PAGE, range.end().div_ceil(PAGE));
+        let (first, end) = (range.start() / page_size(), range.end().div_ceil(page_size()));
         let mut bytes = vec![0; (end - first) * 8];
         if let Some(pagemap) = &self.0 {
             if pagemap.read_exact_at(&mut bytes, first as u64 * 8).is_err() {
@@ -328,7 +327,7 @@ impl Probe {
     fn pieces(&mut self, range: AddressRange) -> Vec<AddressRange> {
         const NEAR: usize = 16;
         let (start, end) = (range.start(), range.end());
-        let (first, last) = (start / PAGE + 1, (end - 1) / PAGE);
+        let (first, last) = (start / page_size() + 1, (end - 1) / page_size());
         if range.len() <= 8 * NEAR || first > last {
             let len = range.len().min(8 * NEAR);
             return AddressRange::new(start, len).into_iter().collect();
@@ -336,8 +335,8 @@ impl Probe {
         let mut borders = vec![first, first + self.random.below(last - first + 1), last];
         borders.dedup();
         let around = |border: usize| {
-            let from = start.max(border * PAGE - NEAR);
-            AddressRange::new(from, end.min(border * PAGE + NEAR) - from)
+            let from = start.max(border * page_size() - NEAR);
+            AddressRange::new(from, end.min(border * page_size() + NEAR) - from)
         };
         borders.into_iter().filter_map(around).collect()
     }
@@ -410,7 +409,7 @@ unsafe fn stamp(range: AddressRange) {
     static STAMPS: AtomicU64 = AtomicU64::new(1);
     let mut at = range.start();
     while at < range.end() {
-        let end = (at / PAGE * PAGE + PAGE).min(range.end());
+        let end = (at / page_size() * page_size() + page_size()).min(range.end());
         let number = STAMPS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // A single byte, too, must differ from what is likely to be there.
         let bytes = number.rotate_left(8).to_ne_bytes();
@@ -425,7 +424,7 @@ unsafe fn stamp(range: AddressRange) {
 
 fn judge_frames(cache: &TruthCache, region: &Region, range: AddressRange) -> Result<(), String> {
     let now = cache.registrar().pagemap.frames(range);
-    let skip = range.start() / PAGE - region.range.start() / PAGE;
+    let skip = range.start() / page_size() - region.range.start() / page_size();
     for (page, (pinned, now)) in region.frames[skip..].iter().zip(now).enumerate() {
         if *pinned != 0 && now != 0 && *pinned != now {
             return Err(format!(

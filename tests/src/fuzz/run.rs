@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use regcache::monitor::{Manual, Ummunotify};
-use regcache::{Access, AddressRange, Cache, Error};
+use regcache::{Access, AddressRange, Cache, Error, page_size};
 
-use super::arena::{Arena, Kind, PAGE, State};
+use super::arena::{Arena, Kind, State};
 use super::change::{Tools, change};
 use super::child::Child;
 use super::helper::Helper;
@@ -326,7 +326,7 @@ impl<'c> Stage<'c> {
             Some(child) => child.end(),
             None => {
                 let addr = self.arenas.iter().flatten().map(|arena| arena.all().start()).next();
-                *child = Child::fork(self.caches.iter().flatten(), addr.unwrap_or(PAGE));
+                *child = Child::fork(self.caches.iter().flatten(), addr.unwrap_or(page_size()));
                 if child.is_some() {
                     count(&self.counts.forks);
                 }

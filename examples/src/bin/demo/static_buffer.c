@@ -2,5 +2,6 @@
 
 enum { SIZE = 1 << 20 };
 
-_Alignas(4096) unsigned char static_buffer[SIZE];
+/* The largest page that processors have. */
+_Alignas(65536) unsigned char static_buffer[SIZE];
 const unsigned long static_buffer_size = SIZE;
