@@ -9,7 +9,7 @@ use std::process::Command;
 
 use nix::sys::resource::{Resource, setrlimit};
 use regcache::monitor::Ummunotify;
-use regcache::{Access, Cache, Error};
+use regcache::{Access, Cache, Error, page_size};
 use regcache_guest_tests::memory::Memory;
 use regcache_guest_tests::pinned::{assert_pinned_returns_to, pinned_kib};
 use regcache_guest_tests::raw;
@@ -135,15 +135,18 @@ fn a_forbidden_device_points_to_the_udev_rule() {
 #[test]
 fn a_limit_on_locked_memory_evicts_and_is_then_an_error() {
     if is_nobody() {
-        return nobody_may_pin_one_mebibyte();
+        return nobody_may_pin_256_pages();
     }
     fs::set_permissions(DEVICE, fs::Permissions::from_mode(0o444)).unwrap();
-    let limit = || setrlimit(Resource::RLIMIT_MEMLOCK, 1 << 20, 1 << 20);
+    let limit = || {
+        let bytes = 256 * page_size() as u64;
+        setrlimit(Resource::RLIMIT_MEMLOCK, bytes, bytes)
+    };
     as_nobody("a_limit_on_locked_memory_evicts_and_is_then_an_error", limit);
     fs::set_permissions(DEVICE, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn nobody_may_pin_one_mebibyte() {
+fn nobody_may_pin_256_pages() {
     let before = pinned_kib();
     let cache = Cache::builder(verbs(), Ummunotify::open().unwrap())
         // Its own limit is of no help here.
@@ -161,7 +164,7 @@ fn nobody_may_pin_one_mebibyte() {
     assert!(cache.stats().evicted > 0);
     let error = get(0, 1024).unwrap_err();
     assert!(
-        matches!(error, Error::CannotPin { memlock_limit: Some(limit), .. } if limit == 1 << 20),
+        matches!(error, Error::CannotPin { memlock_limit: Some(limit), .. } if limit == 256 * page_size() as u64),
         "{error}"
     );
     assert!(error.to_string().contains("ulimit -l"), "{error}");

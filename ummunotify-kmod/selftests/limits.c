@@ -258,7 +258,7 @@ TEST(max_slots_is_a_limit)
 	PARAM(none);
 
 	{
-		char slots[16];
+		char slots[24];
 
 		snprintf(slots, sizeof(slots), "%zu", SLOTS_PER_PAGE + 88);
 		LIMIT(max, "max_slots", slots);
@@ -287,7 +287,7 @@ TEST(max_user_slots_is_a_limit)
 {
 	struct ummunotify_negotiate n;
 	struct dev first, second;
-	char slots[16];
+	char slots[24];
 	int i;
 
 	snprintf(slots, sizeof(slots), "%zu", 2 * SLOTS_PER_PAGE);
