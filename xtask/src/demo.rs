@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 
 use crate::guest::Options;
 use crate::host::{self, Need, resources};
+use crate::kernel::Kernel;
 use crate::program::Program;
 use crate::series::Series;
 use crate::workspace::Workspace;
-use crate::{mpi, picture};
+use crate::{mpi, picture, support};
 
 /// What `cargo xtask demo` is told.
 #[derive(clap::Args)]
@@ -28,6 +29,9 @@ pub struct Args {
     /// Also put the picture where the README shows it
     #[arg(long)]
     save_picture: bool,
+    /// Write how it ended to the support table, docs/kernels.md
+    #[arg(long, conflicts_with = "redraw")]
+    record: bool,
     /// Only draw again what the last run found
     #[arg(long)]
     redraw: bool,
@@ -99,5 +103,12 @@ fn run(workspace: Workspace, args: Args, summary: &Path) -> Result<u8> {
         memory: MEMORY,
         needs: &[],
     };
-    program.run(workspace, &args.options, Duration::from_secs(args.timeout))
+    let timeout = Duration::from_secs(args.timeout);
+    let status = program.run(workspace.clone(), &args.options, timeout)?;
+    if args.record {
+        let series = args.options.kernel.unwrap_or_default();
+        let release = Kernel::provide(&workspace, series)?.release;
+        support::write_demonstration(&workspace, series, &release, status == 0)?;
+    }
+    Ok(status)
 }

@@ -44,6 +44,7 @@ mod selftests;
 mod series;
 mod soak;
 mod suite;
+mod support;
 mod svg;
 mod tally;
 mod test;

@@ -17,14 +17,14 @@ use crate::debian::{
 use crate::series::Series;
 use crate::tree::Tree;
 use crate::workspace::Workspace;
-use crate::{host, kernel, module};
+use crate::{host, kernel, module, support};
 
 /// What `cargo xtask matrix` is told.
 #[derive(clap::Args)]
 pub struct Args {
     /// Only rows whose name holds this, for instance `rt-arm64`
     filter: Option<String>,
-    /// Write the table to docs/kernels.md
+    /// Write it to the support table, docs/kernels.md
     #[arg(long, conflicts_with = "filter")]
     write: bool,
 }
@@ -112,6 +112,32 @@ struct Compiled {
     outcome: Outcome,
 }
 
+impl Compiled {
+    /// For the support table.
+    fn record(&self, date: &str) -> support::Compiled {
+        support::Compiled {
+            row: self.row.name(),
+            release: self.release.clone(),
+            architecture: self.row.architecture.to_owned(),
+            pages: self.row.page_size(),
+            outcome: match &self.outcome {
+                Outcome::Compiled => "yes".to_owned(),
+                Outcome::Refused(lacks) => format!("no: it has no {lacks}"),
+                Outcome::Failed(_) => "**no**".to_owned(),
+                Outcome::Unavailable(_) => "its headers could not be had".to_owned(),
+            },
+            date: date.to_owned(),
+        }
+    }
+}
+
+/// The name of the row that is a guest's kernel.
+pub fn row_of(series: Series) -> String {
+    let properties = series.properties();
+    let source = SOURCES.iter().find(|source| source.suites == properties.suites);
+    format!("{}/{}", source.map_or("elsewhere", |source| source.name), properties.kind)
+}
+
 enum Outcome {
     Compiled,
     /// The probes say what the kernel lacks.
@@ -151,12 +177,6 @@ impl Row {
 
     fn name(&self) -> String {
         format!("{}/{}", self.source.name, self.kind())
-    }
-
-    /// Whether a guest of the tests boots it.
-    fn is_tested(&self) -> bool {
-        let boots = |series: &Series| series.properties().suites == self.source.suites;
-        self.kind() == BUILD && Series::TESTED.iter().any(boots)
     }
 
     /// KiB.
@@ -207,9 +227,9 @@ pub fn main(args: Args) -> Result<u8> {
         bail!("no kernel's headers could be had");
     }
     if args.write {
-        let path = workspace.root.join("docs/kernels.md");
-        fs::write(&path, table(&all))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        let date = support::today()?;
+        let rows = all.iter().map(|one| one.record(&date)).collect();
+        support::write_matrix(&workspace, rows)?;
     }
     Ok(u8::from(failed > 0))
 }
@@ -333,37 +353,4 @@ fn unpack(row: &Row, directory: &Path) -> Result<String> {
     kernel::relocate(&directory)?;
     fs::write(&marker, &release).with_context(|| format!("cannot write {}", marker.display()))?;
     Ok(release)
-}
-
-fn table(all: &[Compiled]) -> String {
-    let mut text = String::from(
-        "# Kernels\n\n\
-         Written by `cargo xtask matrix --write`. *Compiled* is with W=1 and without a warning, as the \
-         headers are, and again with version numbers that they do not have (5.15 and 99.0): the module \
-         asks the headers, not the number. The last column names what `cargo xtask test` boots; this \
-         table is not the result of that run.\n\n\
-         | kernel | from | architecture | pages | compiled | in a guest |\n\
-         |---|---|---|---|---|---|\n",
-    );
-    for Compiled { row, release, outcome } in all {
-        let compiled = match outcome {
-            Outcome::Compiled => "yes".to_owned(),
-            Outcome::Refused(lacks) => format!("no: it has no {lacks}"),
-            Outcome::Failed(_) => "**no**".to_owned(),
-            Outcome::Unavailable(_) => "its headers could not be had".to_owned(),
-        };
-        let guest = match outcome {
-            Outcome::Compiled if row.is_tested() => "all tests, `cargo xtask test`",
-            Outcome::Compiled => "compiled only",
-            _ => "no",
-        };
-        let _ = writeln!(
-            text,
-            "| {release} | {} | {} | {} KiB | {compiled} | {guest} |",
-            row.source.name,
-            row.architecture,
-            row.page_size()
-        );
-    }
-    text
 }

@@ -12,6 +12,8 @@ pub struct Tally {
     partial: Vec<u8>,
     program: Option<Program>,
     begun: Vec<String>,
+    /// What each program has reported, once it has ended.
+    ended: Vec<(String, [u64; 3])>,
 }
 
 /// What a running program has reported.
@@ -120,6 +122,17 @@ impl Tally {
         self.failures.append(&mut other.failures);
     }
 
+    /// What programs with such names have counted.
+    pub fn of_programs(&self, wanted: impl Fn(&str) -> bool) -> Self {
+        let mut tally = Self::default();
+        for (_, [passed, failed, skipped]) in self.ended.iter().filter(|(name, _)| wanted(name)) {
+            tally.passed += passed;
+            tally.failed += failed;
+            tally.skipped += skipped;
+        }
+        tally
+    }
+
     /// True if nothing failed.
     pub fn is_good(&self) -> bool {
         self.failed == 0
@@ -134,6 +147,8 @@ impl Tally {
         self.passed += program.passed;
         self.failed += program.failed;
         self.skipped += program.skipped;
+        let counts = [program.passed, program.failed, program.skipped];
+        self.ended.push((program.name.clone(), counts));
         let name = &program.name;
         self.failures.extend(program.failures.iter().map(|test| format!("{name}: {test}")));
     }
@@ -258,6 +273,8 @@ mod tests {
         );
         assert_eq!(tally.to_string(), "1 passed, 1 failed, 1 skipped");
         assert_eq!(tally.failures(), ["abi: 3 read"]);
+        assert_eq!(tally.of_programs(|name| name == "abi").to_string(), tally.to_string());
+        assert_eq!(tally.of_programs(|name| name != "abi").to_string(), "0 passed, 0 failed");
     }
 
     #[test]

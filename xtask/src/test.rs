@@ -19,7 +19,7 @@ use crate::series::Series;
 use crate::suite::{self, Program};
 use crate::tally::Tally;
 use crate::workspace::{Workspace, cargo};
-use crate::{bindings, host, module, plugins};
+use crate::{bindings, host, module, plugins, support};
 
 /// What `cargo xtask test` is told.
 #[derive(clap::Args)]
@@ -32,6 +32,9 @@ pub struct Args {
     /// Only what is about the device: the module's build, the guest's tests
     #[arg(long)]
     guest_only: bool,
+    /// Write what guests find to the support table, docs/kernels.md
+    #[arg(long, conflicts_with = "filter")]
+    record: bool,
     /// Only tests whose name contains this; no format and no lints
     filter: Option<String>,
 }
@@ -245,6 +248,7 @@ impl Tests {
         let mut programs = programs.unwrap_or_default();
         // That is what `cargo xtask debug` is for.
         programs.retain(|program| program.name != suite::STRESS);
+        let of_module = programs.len();
         programs.extend_from_slice(everywhere);
         for program in &mut programs {
             program.name = format!("{linux}: {}", program.name);
@@ -262,6 +266,9 @@ impl Tests {
             words: vec!["sh".to_owned(), script.to_owned()],
             directory: self.workspace.root.clone(),
         };
+        let names = programs[..of_module].iter().map(|program| program.name.clone());
+        let names: Vec<_> = names.collect();
+        let release = kernel.release.clone();
         let tally = &mut self.tally;
         let mut output = |piece: &[u8]| tally.feed(piece);
         let outcome = if self.stays_here {
@@ -281,11 +288,19 @@ impl Tests {
         for program in &programs {
             self.tally.must_have_begun(&program.name);
         }
+        let good = outcome.fault.is_none();
         if !self.stays_here {
             self.step(&format!("{linux}: kernel log"), |_| match outcome.fault {
                 Some(fault) => bail!("{fault}"),
                 None => Ok(()),
             });
+        }
+        if self.args.record {
+            let is_module = |name: &str| names.iter().any(|one| one == name);
+            let mut module = self.tally.of_programs(is_module);
+            module.check("kernel log", good);
+            let cache = self.tally.of_programs(|name| !is_module(name));
+            support::write_tests(&self.workspace, series, &release, &module, &cache)?;
         }
         Ok(())
     }
