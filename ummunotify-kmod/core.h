@@ -18,7 +18,7 @@
 
 /* Regions that are handled in one hold of the lock. */
 #ifndef UMN_BATCH
-#define UMN_BATCH		256
+#define UMN_BATCH		(IS_ENABLED(CONFIG_PREEMPT_RT) ? 32 : 256)
 #endif
 
 /* Entries of one batch ioctl. */

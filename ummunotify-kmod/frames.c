@@ -149,10 +149,10 @@ struct umn_frames *umn_frames_note(struct umn_file *file, unsigned long start,
 	if (IS_ERR(frames))
 		return frames;
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	umn_touched_add(&space->core.touched, &frames->note, start, last,
 			ignore);
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 
 	for (i = 0; i < nr_chunks(start, last) && !ret; i++)
 		ret = digest_chunk(&frames->note.span, umn_chunk_of(start) + i,
@@ -177,10 +177,10 @@ int umn_frames_compare(struct umn_space *space, struct umn_frames *frames,
 	u64 digest;
 	int ret;
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	*since = umn_touched_look(&space->core.touched);
 	more = umn_touched_next(&space->core.touched, &frames->note, &chunk);
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 
 	while (more) {
 		ret = digest_chunk(span, chunk, &faults, &digest);
@@ -191,10 +191,10 @@ int umn_frames_compare(struct umn_space *space, struct umn_frames *frames,
 
 		/* A place that is forgotten meanwhile makes all others count. */
 		chunk++;
-		spin_lock(&space->lock);
+		raw_spin_lock(&space->lock);
 		more = umn_touched_next(&space->core.touched, &frames->note,
 					&chunk);
-		spin_unlock(&space->lock);
+		raw_spin_unlock(&space->lock);
 	}
 	return 1;
 }
@@ -202,9 +202,9 @@ int umn_frames_compare(struct umn_space *space, struct umn_frames *frames,
 /* Nobody wants to know what is touched any more. */
 void umn_frames_drop(struct umn_file *file, struct umn_frames *frames)
 {
-	spin_lock(&file->space->lock);
+	raw_spin_lock(&file->space->lock);
 	umn_touched_remove(&file->space->core.touched, &frames->note);
-	spin_unlock(&file->space->lock);
+	raw_spin_unlock(&file->space->lock);
 	umn_frames_put(file, frames);
 }
 

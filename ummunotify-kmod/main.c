@@ -94,9 +94,9 @@ static int take_events(struct umn_file *file, struct ummunotify_event *events,
 		ret = umn_space_wait_unpaused(space);
 		if (ret)
 			break;
-		spin_lock(&space->lock);
+		raw_spin_lock(&space->lock);
 		ret = umn_report(&space->core, &file->watcher, events, max);
-		spin_unlock(&space->lock);
+		raw_spin_unlock(&space->lock);
 	} while (ret == -EBUSY);
 	return ret;
 }
@@ -109,19 +109,19 @@ static void events_were_read(struct umn_file *file,
 	struct umn_region *region;
 	LIST_HEAD(forgotten);
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	umn_report_done(&space->core, &file->watcher, events, n, &forgotten);
 	list_for_each_entry(region, &forgotten, event)
 		space->nr_regions--;
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 	umn_free_regions(file, &forgotten);
 }
 
 static void events_were_not_read(struct umn_file *file)
 {
-	spin_lock(&file->space->lock);
+	raw_spin_lock(&file->space->lock);
 	umn_report_failed(&file->space->core, &file->watcher);
-	spin_unlock(&file->space->lock);
+	raw_spin_unlock(&file->space->lock);
 }
 
 static ssize_t read_events(struct file *filp, char __user *buf, size_t count)
@@ -296,10 +296,10 @@ static void umn_show_fdinfo(struct seq_file *m, struct file *filp)
 	struct ummunotify_stats stats;
 	u64 generation;
 
-	spin_lock(&file->space->lock);
+	raw_spin_lock(&file->space->lock);
 	stats = file->watcher.stats;
 	generation = *file->watcher.counter;
-	spin_unlock(&file->space->lock);
+	raw_spin_unlock(&file->space->lock);
 
 	seq_printf(m, "ummunotify-features:\t%#x\n",
 		   READ_ONCE(file->watcher.features));

@@ -84,13 +84,13 @@ long umn_negotiate(struct umn_file *file, void __user *arg)
 	}
 	umn_file_set_slots(file, slots, nr_slots);
 
-	spin_lock(&file->space->lock);
+	raw_spin_lock(&file->space->lock);
 	/* Pairs with those who look without the lock. */
 	WRITE_ONCE(watcher->features, parm.features);
 	if (parm.features & UMMUNOTIFY_FEATURE_STATS)
 		watcher->mapped_stats = page_address(file->page) +
 					UMMUNOTIFY_STATS_AT;
-	spin_unlock(&file->space->lock);
+	raw_spin_unlock(&file->space->lock);
 	return 0;
 }
 

@@ -114,13 +114,20 @@ static void invalidate_and_unlock(struct umn_space *space,
 	};
 
 	while (!umn_invalidate(&space->core, &pass)) {
-		spin_unlock(&space->lock);
+		raw_spin_unlock(&space->lock);
 		if (mmu_notifier_range_blockable(range))
 			cond_resched();
-		spin_lock(&space->lock);
+		raw_spin_lock(&space->lock);
 	}
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 
+	/*
+	 * Where nothing may sleep, nobody is woken, since wait queues have locks
+	 * that do on a real-time kernel.  The address space is a dying process's:
+	 * its threads were killed, which wakes them, and nobody else waits.
+	 */
+	if (!mmu_notifier_range_blockable(range))
+		return;
 	if (pass.was_paused)
 		wake_up_all(&space->settled);
 	if (pass.wake)
@@ -135,7 +142,7 @@ static int range_start(struct mmu_notifier *notifier,
 	if (range->start >= range->end)
 		return 0;
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	if (moves_pages(range))
 		umn_inflight_begin(&space->core, range, range->start,
 				   range->end - 1);
@@ -155,22 +162,23 @@ static void range_end(struct mmu_notifier *notifier,
 	if (range->start >= range->end)
 		return;
 	if (is_protection(range)) {
-		spin_lock(&space->lock);
+		raw_spin_lock(&space->lock);
 		umn_protection_end(&space->protections, range);
-		spin_unlock(&space->lock);
+		raw_spin_unlock(&space->lock);
 	}
 	if (!moves_pages(range))
 		return;
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	note_touched(space, range);
 	if (umn_inflight_end(&space->core, range))
 		invalidate_and_unlock(space, range);
 	else
-		spin_unlock(&space->lock);
+		raw_spin_unlock(&space->lock);
 
 	/* Pairs with the barrier of the waiter's prepare_to_wait(). */
-	if (wq_has_sleeper(&space->settled))
+	if (mmu_notifier_range_blockable(range) &&
+	    wq_has_sleeper(&space->settled))
 		wake_up_all(&space->settled);
 }
 
@@ -181,7 +189,7 @@ static struct mmu_notifier *alloc_notifier(struct mm_struct *mm)
 	space = kzalloc(sizeof(*space), GFP_KERNEL_ACCOUNT);
 	if (!space)
 		return ERR_PTR(-ENOMEM);
-	spin_lock_init(&space->lock);
+	raw_spin_lock_init(&space->lock);
 	umn_core_init(&space->core);
 	INIT_LIST_HEAD(&space->files);
 	init_waitqueue_head(&space->settled);
@@ -246,13 +254,13 @@ int umn_space_add(struct umn_space *space, struct umn_file *file,
 {
 	int ret = -EMFILE;
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	if (space->nr_files < max_files) {
 		space->nr_files++;
 		list_add_rcu(&file->node, &space->files);
 		ret = 0;
 	}
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 	return ret;
 }
 
@@ -267,10 +275,10 @@ void umn_space_remove(struct umn_space *space, struct umn_region *region)
 /* The caller frees @file after an RCU grace period. */
 void umn_space_del(struct umn_space *space, struct umn_file *file)
 {
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	space->nr_files--;
 	list_del_rcu(&file->node);
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 }
 
 /*
@@ -286,9 +294,9 @@ static bool is_paused(struct umn_space *space)
 {
 	bool paused;
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	paused = space->core.paused;
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 	return paused;
 }
 
@@ -303,9 +311,9 @@ static bool is_inflight(struct umn_space *space, unsigned long start,
 {
 	bool inflight;
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	inflight = umn_inflight_overlaps(&space->core, start, last, seq);
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 	return inflight;
 }
 

@@ -26,10 +26,15 @@
  *
  * Callbacks take @lock from reclaim, so nothing is allocated under it; and
  * nothing is woken or signalled under it either.
+ *
+ * It is a raw lock: the OOM reaper calls the callbacks where they may not sleep,
+ * and on a real-time kernel every other lock sleeps.  So it is held for a bounded
+ * time: an invalidation lets go of it after UMN_BATCH regions, which are fewer
+ * on a real-time kernel, and a read after UMN_READ_MAX events.
  */
 struct umn_space {
 	struct mmu_notifier	notifier;
-	spinlock_t		lock;
+	raw_spinlock_t		lock;
 	struct umn_core		core;
 	struct umn_protections	protections;
 	struct list_head	files;

@@ -118,7 +118,7 @@ static int has_frames(struct umn_file *file, const struct frames_of *of,
 			return -EINTR;
 		anonymous = is_anonymous(of->start, of->last);
 	}
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	region = umn_find(&file->watcher, of->cookie);
 	if (!region || region->span.start != of->start ||
 	    region->span.last != of->last ||
@@ -135,7 +135,7 @@ static int has_frames(struct umn_file *file, const struct frames_of *of,
 		}
 		umn_ignore_splits(&space->core, region, anonymous);
 	}
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 	if (quiet)
 		mmap_read_unlock(current->mm);
 	if (old)
@@ -153,11 +153,11 @@ long umn_note(struct umn_file *file, const u64 __user *arg)
 	if (copy_from_user(&of.cookie, arg, sizeof(of.cookie)))
 		return -EFAULT;
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	region = umn_find(&file->watcher, of.cookie);
 	if (region)
 		describe(&of, region);
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 	if (!region)
 		return -EINVAL;
 
@@ -203,7 +203,7 @@ long umn_verify(struct umn_file *file, const u64 __user *arg)
 		ret = umn_space_wait_unpaused(space);
 		if (ret)
 			return ret;
-		spin_lock(&space->lock);
+		raw_spin_lock(&space->lock);
 		region = umn_find(&file->watcher, of.cookie);
 		if (!region || !(region->flags & UMN_NOTED)) {
 			ret = -EINVAL;
@@ -221,7 +221,7 @@ long umn_verify(struct umn_file *file, const u64 __user *arg)
 			}
 			seq = space->core.seq;
 		}
-		spin_unlock(&space->lock);
+		raw_spin_unlock(&space->lock);
 	} while (ret == -EBUSY);
 	if (ret)
 		return ret;

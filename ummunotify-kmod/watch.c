@@ -143,12 +143,12 @@ static int register_one(struct umn_file *file,
 		ret = umn_space_wait_unpaused(space);
 		if (ret)
 			break;
-		spin_lock(&space->lock);
+		raw_spin_lock(&space->lock);
 		ret = insert(file, region);
 		/* Once unlocked, another thread may unregister the region. */
 		seq = space->core.seq;
 		doubt = space->core.nr_untracked;
-		spin_unlock(&space->lock);
+		raw_spin_unlock(&space->lock);
 	} while (ret == -EBUSY);
 	if (ret) {
 		free_region(file, region);
@@ -160,13 +160,13 @@ static int register_one(struct umn_file *file,
 	if (!doubt)
 		return 0;
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	region = umn_find(&file->watcher, parm->user_cookie);
 	if (region) {
 		umn_doubt(&space->core, region);
 		wake = !(region->flags & UMN_NOWAKE);
 	}
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 	if (wake)
 		umn_space_wake_readers(space);
 	return 0;
@@ -178,11 +178,11 @@ static long unregister_one(struct umn_file *file, u64 cookie)
 	struct umn_region *region;
 	long delivered = 0;
 
-	spin_lock(&space->lock);
+	raw_spin_lock(&space->lock);
 	region = umn_find(&file->watcher, cookie);
 	if (region)
 		umn_space_remove(space, region);
-	spin_unlock(&space->lock);
+	raw_spin_unlock(&space->lock);
 
 	if (!region)
 		return -EINVAL;
@@ -220,7 +220,7 @@ void umn_unregister_all(struct umn_file *file)
 	unsigned int n;
 
 	do {
-		spin_lock(&space->lock);
+		raw_spin_lock(&space->lock);
 		for (n = 0; n < UMN_BATCH; n++) {
 			region = umn_first(&file->watcher);
 			if (!region)
@@ -228,7 +228,7 @@ void umn_unregister_all(struct umn_file *file)
 			umn_space_remove(space, region);
 			list_add(&region->event, &removed);
 		}
-		spin_unlock(&space->lock);
+		raw_spin_unlock(&space->lock);
 		umn_free_regions(file, &removed);
 		cond_resched();
 	} while (n == UMN_BATCH);
