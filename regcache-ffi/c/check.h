@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <regcache.h>
 
@@ -136,7 +137,7 @@ static inline struct regcache *fake_cache(struct fake *fake, uint64_t max_region
 }
 
 /* Addresses that nobody looks at. */
-#define PAGE	((size_t)4096)
+#define PAGE	((size_t)sysconf(_SC_PAGESIZE))
 static inline const void *at(size_t page)
 {
 	return (const void *)(uintptr_t)(0x100000000ull + page * PAGE);

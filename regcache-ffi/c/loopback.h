@@ -10,7 +10,8 @@
 
 #include "check.h"
 
-enum { LENGTH = 4 * 4096 };
+/* Some pages. */
+#define LENGTH	(4 * PAGE)
 
 static struct ibv_context *device;
 static struct ibv_pd *pd;

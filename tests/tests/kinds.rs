@@ -26,15 +26,21 @@ mod uffd;
 #[path = "kinds/unpinned.rs"]
 mod unpinned;
 
-use regcache_guest_tests::memory::Memory;
+use regcache::page_size;
+use regcache_guest_tests::memory::{Memory, huge_page_size};
 
 const ANONYMOUS: fn() -> Memory = || Memory::anonymous(4);
 const SHARED: fn() -> Memory = || Memory::shared(4);
 const HUGETLB: fn() -> Memory = || Memory::hugetlb(1);
 const SHARED_HUGETLB: fn() -> Memory = || Memory::shared_hugetlb(1);
 const TRANSPARENT_HUGE: fn() -> Memory = Memory::transparent_huge;
-/// Small pages that fill an aligned block of 2 MiB, and so a page table.
-const BLOCK: fn() -> Memory = || Memory::anonymous(512);
+/// Small pages that fill an aligned block as large as a huge page, and so a page table.
+const BLOCK: fn() -> Memory = || Memory::anonymous(block());
+
+/// How many pages a page table has.
+fn block() -> usize {
+    huge_page_size() / page_size()
+}
 
 /// Not in the libc crate for glibc.
 const MADV_DONTNEED_LOCKED: i32 = 24;

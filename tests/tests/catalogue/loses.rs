@@ -266,7 +266,8 @@ fn dlclose_and_dlopen() {
             }
             let (handle, buffer) = open();
             library.set(handle);
-            let memory = Memory::at(buffer.next_multiple_of(page_size()) + page_size(), 8192);
+            let memory =
+                Memory::at(buffer.next_multiple_of(page_size()) + page_size(), 2 * page_size());
             memory.fill(1);
             memory
         },

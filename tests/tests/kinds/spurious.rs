@@ -10,7 +10,7 @@ use ummunotify::Kinds;
 
 use super::machine::{ksm, numa_balancing, swap, two_nodes};
 use super::{
-    ANONYMOUS, BLOCK, HUGETLB, MADV_COLLAPSE, MADV_SOFT_OFFLINE, SHARED, TRANSPARENT_HUGE,
+    ANONYMOUS, BLOCK, HUGETLB, MADV_COLLAPSE, MADV_SOFT_OFFLINE, SHARED, TRANSPARENT_HUGE, block,
 };
 
 const NONE: Kinds = Kinds::empty();
@@ -150,11 +150,11 @@ rows! {
         .spurious(CLEAR).with_huge_pages_only(CLEAR);
     split_of_thp: Row::of(TRANSPARENT_HUGE)
         .watching(head).change(|m| unmap(far(m))).touching(touch_head).spurious(CLEAR).with_huge_pages_only(CLEAR);
-    split_of_shared: Row::of(|| Memory::shared(512))
+    split_of_shared: Row::of(|| Memory::shared(block()))
         .watching(head).change(|m| unmap(far(m))).touching(touch_head).spurious(CLEAR).with_huge_pages_only(CLEAR);
-    // Not a whole block of 2 MiB, so it never was a huge page.
-    split_of_a_small_mapping: Row::of(|| Memory::anonymous(511))
+    // Not a whole block, so it never was a huge page.
+    split_of_a_small_mapping: Row::of(|| Memory::anonymous(block() - 1))
         .watching(head).change(|m| unmap(far(m))).touching(touch_head).spurious(NONE);
-    split_between_blocks: Row::of(|| Memory::anonymous(1024))
-        .watching(head).change(|m| unmap(m.pages(512, 512))).touching(touch_head).spurious(NONE);
+    split_between_blocks: Row::of(|| Memory::anonymous(2 * block()))
+        .watching(head).change(|m| unmap(m.pages(block(), block()))).touching(touch_head).spurious(NONE);
 }
