@@ -375,3 +375,108 @@ fn a_registration_against_a_change_while_it_is_made() {
         assert!(pinned == now || !published || noticed, "pinned the old, and will never know");
     });
 }
+
+/// What the kernel has of one region, under its lock: the same steps as the module's.
+#[derive(Default)]
+struct Kernel {
+    watched: bool,
+    /// A change is between its start and its end.
+    in_flight: bool,
+    /// An event that was not read.
+    event: bool,
+    /// Which pages are mapped there.
+    pages: u64,
+}
+
+/// A region with a word of its own.
+struct Region {
+    kernel: Mutex<Kernel>,
+    word: AtomicU64,
+}
+
+impl Region {
+    fn new() -> Arc<Region> {
+        Arc::new(Region { kernel: Mutex::new(Kernel::default()), word: AtomicU64::new(0) })
+    }
+
+    fn hit(&self, kernel: &mut Kernel) {
+        self.word.fetch_add(1, Ordering::Release);
+        kernel.event = true;
+    }
+
+    fn change(&self) {
+        {
+            let mut kernel = self.kernel.lock().unwrap();
+            kernel.in_flight = true;
+            if kernel.watched {
+                self.hit(&mut kernel);
+            }
+        }
+        let mut kernel = self.kernel.lock().unwrap();
+        kernel.pages += 1;
+        kernel.in_flight = false;
+    }
+
+    /// REGISTER; where a change is in flight it does not wait, and says "invalid" instead.
+    fn watch(&self) {
+        let mut kernel = self.kernel.lock().unwrap();
+        kernel.watched = true;
+        if kernel.in_flight {
+            self.hit(&mut kernel);
+        }
+    }
+
+    fn pages(&self) -> u64 {
+        self.kernel.lock().unwrap().pages
+    }
+
+    /// A lookup that begins now: no drain, only the word is compared.
+    fn assert_not_stale(&self, pinned: u64, generation: u64) {
+        let hit = self.word.load(Ordering::Acquire) == generation;
+        assert!(!hit || pinned == self.pages(), "a hit, and other pages are mapped there");
+    }
+}
+
+/// The order on a miss where each slot has a word: it is loaded before the watch, since REGISTER may
+/// move it.
+#[test]
+fn a_word_is_loaded_before_the_watch() {
+    loom::model(|| {
+        let region = Region::new();
+        let changer = {
+            let region = region.clone();
+            thread::spawn(move || region.change())
+        };
+        let generation = region.word.load(Ordering::Acquire);
+        region.watch();
+        let pinned = region.pages();
+        changer.join().unwrap();
+        region.assert_not_stale(pinned, generation);
+    });
+}
+
+/// The order of an acquittal: VERIFY, the word, then a drain that finds nothing.
+#[test]
+fn a_word_is_loaded_between_a_verification_and_a_drain() {
+    loom::model(|| {
+        let region = Region::new();
+        region.watch();
+        let pinned = region.pages();
+        let changer = {
+            let region = region.clone();
+            thread::spawn(move || region.change())
+        };
+        let same = {
+            let mut kernel = region.kernel.lock().unwrap();
+            // It waits for what is in flight, or says no.
+            kernel.event = false;
+            !kernel.in_flight && kernel.pages == pinned
+        };
+        let generation = region.word.load(Ordering::Acquire);
+        let quiet = !region.kernel.lock().unwrap().event;
+        changer.join().unwrap();
+        if same && quiet {
+            region.assert_not_stale(pinned, generation);
+        }
+    });
+}
