@@ -61,10 +61,57 @@ static void messages_arrive_whatever_is_mapped(void)
 	EXPECT(stats.hits >= 20);
 	EXPECT(stats.stale >= 19);
 	EXPECT_EQ(regcache_notify(cache, to, LENGTH), 0);
+	/* The reaper may be deregistering one. */
+	for (int n = 0; n < 1000 && regcache_revoke(cache, from, LENGTH) == 1; n++)
+		usleep(10000);
 	EXPECT_EQ(regcache_revoke(cache, from, LENGTH), 0);
 	EXPECT_EQ(regcache_query(cache, &stats), 0);
 	EXPECT_EQ(stats.regions, 0);
 	EXPECT_EQ(regcache_destroy(cache, 0), 0);
+}
+
+static int entered;
+
+static int slow_dereg(void *context, struct regcache_region *region)
+{
+	__atomic_store_n(&entered, 1, __ATOMIC_RELEASE);
+	usleep(300000);
+	return fake_dereg(context, region);
+}
+
+/* What the reaper is about is not "in use". */
+static void destroy_waits_for_the_reaper(void)
+{
+	struct regcache_callbacks callbacks = REGCACHE_CALLBACKS_INIT;
+	struct regcache_options options = REGCACHE_OPTIONS_INIT;
+	struct regcache_ticket ticket;
+	struct regcache *cache = NULL;
+	struct fake fake = { 0 };
+	char *memory = map_at(NULL);
+
+	callbacks.mem_reg = fake_reg;
+	callbacks.mem_dereg = slow_dereg;
+	callbacks.context = &fake;
+	options.flags = REGCACHE_NO_VERIFY | REGCACHE_REAPER;
+	EXPECT_EQ(regcache_create(&callbacks, &options, &cache), 0);
+	EXPECT_EQ(regcache_get(cache, memory, LENGTH, 1, &ticket), 0);
+	/* Refused, the cache goes on, and reaps. */
+	EXPECT_EQ(regcache_destroy(cache, 0), -EBUSY);
+	EXPECT_EQ(regcache_put(cache, ticket), 0);
+	fake.busy = 100;
+	EXPECT_EQ(regcache_destroy(cache, 0), -EBUSY);
+	fake.busy = 0;
+	EXPECT_EQ(regcache_flush(cache), 0);
+	EXPECT_EQ(fake.registered, 0);
+	EXPECT_EQ(regcache_get(cache, memory, LENGTH, 1, &ticket), 0);
+	EXPECT_EQ(regcache_put(cache, ticket), 0);
+	__atomic_store_n(&entered, 0, __ATOMIC_RELEASE);
+	remap(memory);
+	for (int n = 0; n < 1000 && !__atomic_load_n(&entered, __ATOMIC_ACQUIRE); n++)
+		usleep(10000);
+	EXPECT(__atomic_load_n(&entered, __ATOMIC_ACQUIRE));
+	EXPECT_EQ(regcache_destroy(cache, 0), 0);
+	EXPECT_EQ(fake.registered, 0);
 }
 
 static void complete(void *context)
@@ -265,6 +312,7 @@ int main(void)
 	RUN(messages_arrive_whatever_is_mapped);
 	RUN(callbacks_are_told_by_the_kernel);
 	RUN(the_reaper_gives_memory_back);
+	RUN(destroy_waits_for_the_reaper);
 	RUN(the_monitor_serves_another_cache);
 	RUN(a_number_that_is_another_files_is_not_believed);
 	DONE();

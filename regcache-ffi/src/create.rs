@@ -317,8 +317,16 @@ fn refuse_in_use(body: &CacheBody) -> Result<(), Failure> {
     };
     busy(body.directory.live(), "tickets have not been put")?;
     busy(body.locals.lock().len(), "local handles are open")?;
-    body.cache().flush()?;
-    busy(body.living.count(), "registrations could not be deregistered")
+    // What the reaper is deregistering would count as what cannot be deregistered, so it ends first.
+    let had_reaper = body.reaper.lock().take().is_some();
+    let flushed = body.cache().flush().map_err(Failure::from);
+    let result =
+        flushed.and_then(|_| busy(body.living.count(), "registrations could not be deregistered"));
+    if result.is_err() && had_reaper {
+        // The cache lives on. Without a thread, stale memory goes with the next lookup that misses.
+        *body.reaper.lock() = Reaper::start(&body.cache).ok();
+    }
+    result
 }
 
 /// As [`handle::handle`], and what it is on.
