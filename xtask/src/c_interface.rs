@@ -2,6 +2,7 @@
 //! that need none are run by `cargo test`.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Result, bail};
 
@@ -19,15 +20,22 @@ pub fn library(builds: &Builds) -> Result<()> {
     builds.cargo("build")?.args(["-p", "regcache-ffi"]).run()
 }
 
-/// Has the makefile in `directory` build into `out`, below the target directory, and returns the
-/// programs that it lists by `list`. The [`library`] is there.
-pub fn programs(builds: &Builds, directory: &str, out: &str, list: &str) -> Result<Vec<PathBuf>> {
+/// `make` for the makefile in `directory`, which builds into `out`, below the target directory. The
+/// [`library`] is there.
+pub fn make(builds: &Builds, directory: &str, out: &str) -> Result<Command> {
     let out = builds.target().join(out);
     std::fs::create_dir_all(&out)?;
     let mut make = builds.make()?;
     make.arg("-s").arg("-C").arg(builds.workspace.root.join(directory));
     make.arg(format!("OUT={}", out.display()));
     make.arg(format!("STATIC={}", builds.profile("debug").join("libregcache_ffi.a").display()));
+    Ok(make)
+}
+
+/// Has the makefile in `directory` build into `out`, below the target directory, and returns the
+/// programs that it lists by `list`. The [`library`] is there.
+pub fn programs(builds: &Builds, directory: &str, out: &str, list: &str) -> Result<Vec<PathBuf>> {
+    let mut make = make(builds, directory, out)?;
     let list = make.arg(list).read()?;
     let programs: Vec<_> = list.split_whitespace().map(PathBuf::from).collect();
     if programs.is_empty() {

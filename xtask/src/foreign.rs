@@ -34,8 +34,10 @@ const PACKAGES: &[&str] = &[
     "iproute2",
     "kmod",
     "libc6-dev",
+    "libfabric-dev",
     "libgcc-14-dev",
     "libibverbs-dev",
+    "libucx-dev",
     "mount",
     "procps",
     "sed",
@@ -62,6 +64,7 @@ impl Foreign {
         let _lock = lock(&directory)?;
         let foreign = Self { architecture, workspace: workspace.clone(), tree, directory };
         foreign.unpack()?;
+        foreign.add_standard_library()?;
         Ok(foreign)
     }
 
@@ -101,14 +104,22 @@ impl Foreign {
         ] {
             fs::write(root.join("etc").join(file), text)?;
         }
-        // Rust's library for the architecture lies beside the tree's own.
-        let rust = format!("usr/lib/rustlib/{}", self.architecture.cargo);
+        fs::write(&marker, packages).with_context(|| format!("cannot write {}", marker.display()))
+    }
+
+    /// Puts Rust's library for the architecture beside the tree's own, unless it is there.
+    fn add_standard_library(&self) -> Result<()> {
+        let place = format!("usr/lib/rustlib/{}", self.architecture.cargo);
+        if self.tree.root().join(&place).exists() {
+            return Ok(());
+        }
+        let lists = self.directory.join("apt-rust");
+        let apt = Apt::update_for(self.architecture.debian, lists, TRIXIE_SUITES)?;
         let library = self.directory.join("rust");
-        apt.unpack(&["libstd-rust-dev".to_owned()], &scratch, &library)?;
-        self.tree.copy_in(&library.join(&rust), Path::new("/").join(&rust).as_path())?;
+        let package = "libstd-rust-dev".to_owned();
+        apt.unpack(&[package], &self.directory.join("scratch"), &library)?;
+        self.tree.copy_in(&library.join(&place), Path::new("/").join(&place).as_path())?;
         fs::remove_dir_all(&library)?;
-        fs::write(&marker, packages)
-            .with_context(|| format!("cannot write {}", marker.display()))?;
         Ok(())
     }
 

@@ -63,7 +63,7 @@ pub struct Properties {
 
 impl Series {
     /// Those that all tests are run on unless something else is said.
-    pub const TESTED: [Self; 3] = [Self::V6_1, Self::V6_12, Self::V7];
+    pub const TESTED: [Self; 4] = [Self::V6_1, Self::V6_12, Self::V7, Self::V6_12Rt];
 
     /// What is known about it.
     pub fn properties(self) -> Properties {
