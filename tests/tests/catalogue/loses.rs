@@ -257,6 +257,17 @@ fn dlclose_and_dlopen() {
     }
     std::fs::write(std::env::temp_dir().join(NAME.to_str().unwrap()), STATIC_BUFFER_SO)
         .expect("write the library");
+    let place = || {
+        let (library, buffer) = open();
+        // SAFETY: nothing of the library is used after this.
+        assert_eq!(unsafe { libc::dlclose(library) }, 0);
+        buffer
+    };
+    if place() != place() {
+        // A loader that aligns to more than a page takes what room it finds.
+        println!("not judged, for the library does not come back to its place");
+        return;
+    }
     let library = std::cell::Cell::new(std::ptr::null_mut::<c_void>());
     assert_caught(
         || {
