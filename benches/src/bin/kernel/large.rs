@@ -104,19 +104,23 @@ pub fn noting(done: &mut impl FnMut(Row)) -> Result<()> {
 
 /// By the memory cgroup's own account, for each chunk.
 pub fn memory_of_a_note(done: &mut impl FnMut(Row)) -> Result<()> {
-    const CHUNKS: usize = (8 << 30) / CHUNK;
+    const CHUNKS: usize = (16 << 30) / CHUNK;
+    // The account is some dozens of pages behind.
+    const NOTES: usize = 64;
     let Some(cgroup) = Cgroup::create()? else { return Ok(()) };
     let joined = cgroup.clone();
     let mut worker = Worker::new(move || {
         joined.join();
         let region = Large::map(CHUNKS);
         let device = open();
-        device.register(ELSEWHERE, CHUNKS * CHUNK, COOKIE).expect("register");
+        for cookie in 0..NOTES {
+            device.register(ELSEWHERE, CHUNKS * CHUNK, cookie as u64).expect("register");
+        }
         let mut ready = false;
         Box::new(move || {
             black_box(&region);
-            if ready {
-                device.note(COOKIE).expect("note");
+            for cookie in (0..NOTES).filter(|_| ready) {
+                device.note(cookie as u64).expect("note");
             }
             ready = true;
             0.0
@@ -125,7 +129,7 @@ pub fn memory_of_a_note(done: &mut impl FnMut(Row)) -> Result<()> {
     worker.turn();
     let before = cgroup.kernel_bytes()?;
     worker.turn();
-    let bytes = (cgroup.kernel_bytes()? - before) / CHUNKS as f64;
+    let bytes = (cgroup.kernel_bytes()? - before) / (NOTES * CHUNKS) as f64;
     done(Row::alone("kernel memory of a note, bytes for 2 MiB", bytes).at_most(16.0));
     drop(worker);
     cgroup.remove();
