@@ -127,8 +127,9 @@ TEST(a_slot_moves_for_its_region_only)
 			seen[i] = slots[i * 16 + 7];
 		gen = *d.gen;
 		ASSERT_EQ(madvise(p + from * PAGE, n * PAGE, MADV_DONTNEED), 0);
-		/* The one counter moves as ever. */
-		EXPECT_EQ(*d.gen, gen + 1);
+		/* The one counter moves as ever, once for each hold of the lock. */
+		EXPECT_GT(*d.gen, gen);
+		EXPECT_LT(*d.gen, gen + 1 + n);
 		for (i = 0; i < 64; i++) {
 			if (i >= from && i < from + n)
 				EXPECT_GT(slots[i * 16 + 7], seen[i]);
