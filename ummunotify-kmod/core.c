@@ -227,14 +227,13 @@ void umn_doubt(struct umn_core *core, struct umn_region *region)
 	queue_event(core, region, UMMUNOTIFY_KIND_OTHER);
 }
 
-/* A region under @pass, in one of @trees, that does not ignore it. */
-static struct umn_region *find_hit(const struct umn_trees *trees,
+/* A region under @pass, in one of @trees that are @left. */
+static struct umn_region *find_hit(const struct umn_trees *trees, u64 *left,
 				   const struct umn_pass *pass)
 {
 	struct interval_tree_node *span;
 
-	span = umn_trees_first(trees, umn_ignored(pass->kind, pass->split),
-			       pass->start, pass->last);
+	span = umn_trees_next(trees, left, pass->start, pass->last);
 	return span ? region_of_span(span) : NULL;
 }
 
@@ -256,6 +255,8 @@ static void hit(struct umn_core *core, struct umn_region *region,
  */
 bool umn_invalidate(struct umn_core *core, struct umn_pass *pass)
 {
+	unsigned int ignored = umn_ignored(pass->kind, pass->split);
+	u64 left = umn_trees_not_ignoring(&core->marked, ignored);
 	unsigned int budget = UMN_BATCH;
 	struct umn_region *region;
 
@@ -265,9 +266,12 @@ bool umn_invalidate(struct umn_core *core, struct umn_pass *pass)
 		pass->paused = false;
 	}
 
-	/* First, or this pass would meet the regions that it hits below. */
+	/*
+	 * First, or this pass would meet the regions that it hits below.  What
+	 * is hit goes to a tree whose regions ignore this pass.
+	 */
 	while (!pass->marked_done) {
-		region = find_hit(&core->marked, pass);
+		region = find_hit(&core->marked, &left, pass);
 		if (!region) {
 			pass->marked_done = true;
 			break;
@@ -278,7 +282,8 @@ bool umn_invalidate(struct umn_core *core, struct umn_pass *pass)
 		mark(core, region, false);
 	}
 
-	while ((region = find_hit(&core->armed, pass))) {
+	left = umn_trees_not_ignoring(&core->armed, ignored);
+	while ((region = find_hit(&core->armed, &left, pass))) {
 		if (!budget--)
 			goto pause;
 		hit(core, region, pass);

@@ -74,10 +74,11 @@ void umn_touched_invalidate(struct umn_touched *touched, unsigned long start,
 		.last = umn_chunk_of(last),
 		.kinds = kind,
 	};
+	u64 left = umn_trees_not_ignoring(&touched->notes,
+					  umn_ignored(kind, split));
 	unsigned int i;
 
-	if (!umn_trees_first(&touched->notes, umn_ignored(kind, split), start,
-			     last))
+	if (!umn_trees_next(&touched->notes, &left, start, last))
 		return;
 
 	new.seq = ++touched->seq;

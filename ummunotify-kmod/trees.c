@@ -31,8 +31,11 @@ void umn_trees_remove(struct umn_trees *trees, unsigned int ignore,
 		trees->used &= ~BIT_ULL(ignore);
 }
 
-/* The trees whose ranges do not ignore an invalidation, as bits. */
-static u64 not_ignoring(const struct umn_trees *trees, unsigned int ignored)
+/*
+ * The trees whose ranges do not ignore an invalidation of which umn_ignored()
+ * is @ignored, as bits.
+ */
+u64 umn_trees_not_ignoring(const struct umn_trees *trees, unsigned int ignored)
 {
 	/* Bit n of number i is set if the number n has bit i set. */
 	static const u64 ignoring[] = {
@@ -45,25 +48,23 @@ static u64 not_ignoring(const struct umn_trees *trees, unsigned int ignored)
 }
 
 /*
- * A range that overlaps this one and does not ignore an invalidation of which
- * umn_ignored() is @ignored.
+ * A range that overlaps this one, in one of the trees that are @left.  Those
+ * that have none are not left any more, so that who takes what this finds out
+ * of its tree, and asks again, walks through each tree once in vain at most.
  */
-struct interval_tree_node *umn_trees_first(const struct umn_trees *trees,
-					   unsigned int ignored,
-					   unsigned long start,
-					   unsigned long last)
+struct interval_tree_node *umn_trees_next(const struct umn_trees *trees,
+					  u64 *left, unsigned long start,
+					  unsigned long last)
 {
-	u64 left = not_ignoring(trees, ignored);
-
-	while (left) {
+	while (*left) {
 		struct interval_tree_node *span;
 
 		span = interval_tree_iter_first((struct rb_root_cached *)
-						&trees->roots[__ffs64(left)],
+						&trees->roots[__ffs64(*left)],
 						start, last);
 		if (span)
 			return span;
-		left &= left - 1;
+		*left &= *left - 1;
 	}
 	return NULL;
 }

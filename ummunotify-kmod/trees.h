@@ -38,10 +38,10 @@ void umn_trees_insert(struct umn_trees *trees, unsigned int ignore,
 		      struct interval_tree_node *span);
 void umn_trees_remove(struct umn_trees *trees, unsigned int ignore,
 		      struct interval_tree_node *span);
-struct interval_tree_node *umn_trees_first(const struct umn_trees *trees,
-					   unsigned int ignored,
-					   unsigned long start,
-					   unsigned long last);
+u64 umn_trees_not_ignoring(const struct umn_trees *trees, unsigned int ignored);
+struct interval_tree_node *umn_trees_next(const struct umn_trees *trees,
+					  u64 *left, unsigned long start,
+					  unsigned long last);
 
 /* The bit that ranges have set which ignore this invalidation; 0: none may. */
 static inline unsigned int umn_ignored(u8 kind, bool split)
