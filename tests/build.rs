@@ -28,7 +28,8 @@ fn static_buffer() -> Result<(), String> {
         .map_err(|error| format!("no C compiler ({error}): install gcc"))?;
     let status = compiler
         .to_command()
-        .args(["-shared", "-o"])
+        // Where a loader must align to more than a page, the library may come back elsewhere.
+        .args(["-shared", "-Wl,-z,max-page-size=16384", "-o"])
         .arg(Path::new(&out).join("libregcache-static-buffer.so"))
         .arg(&source)
         .status()
