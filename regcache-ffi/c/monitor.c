@@ -121,15 +121,15 @@ static void a_child_is_refused(void)
  */
 enum { ROUNDS = 5000 };
 static struct regcache_monitor *shared;
-static int announced, marked;
+static int begun, announced, marked;
 
 static void mark(void *context, const struct regcache_event *event)
 {
 	(void)context;
 	if (event->type == REGCACHE_EVENT_RANGE)
 		__atomic_store_n(&marked, (int)((uintptr_t)event->addr / PAGE), __ATOMIC_RELAXED);
-	else
-		__atomic_store_n(&marked, __atomic_load_n(&announced, __ATOMIC_ACQUIRE),
+	else /* Of all that waits, also of what is not called announced yet. */
+		__atomic_store_n(&marked, __atomic_load_n(&begun, __ATOMIC_ACQUIRE),
 				 __ATOMIC_RELAXED);
 }
 
@@ -155,6 +155,7 @@ static void no_news_is_good_news(void)
 	for (int n = 0; n < 2; n++)
 		EXPECT_EQ(pthread_create(&threads[n], NULL, look, NULL), 0);
 	for (int n = 1; n <= ROUNDS; n++) {
+		__atomic_store_n(&begun, n, __ATOMIC_RELEASE);
 		EXPECT_EQ(regcache_monitor_notify(shared, (void *)(n * PAGE), 1), 0);
 		__atomic_store_n(&announced, n, __ATOMIC_RELEASE);
 	}
